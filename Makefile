@@ -1,0 +1,116 @@
+# The book and its package. `make help` lists what can be made.
+# Everything is installed into .venv inside this folder, from the hashed locks; nothing else on the machine changes.
+
+PYTHON      ?= python3
+VENV        ?= .venv
+VENV_PARITY ?= .venv-parity
+PORT        ?= 8000
+
+BIN   := $(VENV)/bin
+SITE  := _build/html
+NBVAL := $(BIN)/python -m pytest -c pyproject.toml --nbval --nbval-current-env \
+         --nbval-sanitize-with book/sanitize.cfg -p no:cacheprovider
+# One lock, resolved in one go; the book's part of it is written out a second time, so that a reader installs less.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate \
+           --custom-compile-command "make lock" pyproject.toml --group build
+PIP := -m pip install --quiet --disable-pip-version-check
+
+# The same kernel for everyone, and no progress bars in stored outputs.
+export JUPYTER_PREFER_ENV_PATH = 1
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+export TQDM_DISABLE = 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book test unit nbval notebooks quick serve lint format lock parity clean distclean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Environments
+
+# $(call new_venv,FOLDER): a virtual environment, or a message that says what is missing.
+define new_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that. Say which one to use: make PYTHON=python3.12 ..."; \
+  exit 1; }
+@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+  echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+@test -x $(1)/bin/python && $(1)/bin/python -c '' 2>/dev/null || { \
+  echo "Making the virtual environment $(1)"; $(PYTHON) -m venv --clear $(1); }
+endef
+
+$(VENV)/.book: requirements-book.txt pyproject.toml
+	$(call new_venv,$(VENV))
+	@echo "Installing what the book needs into $(VENV) (about a minute the first time)"
+	@$(BIN)/python $(PIP) --require-hashes -r requirements-book.txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: requirements.txt $(VENV)/.book
+	@echo "Installing what the tests need into $(VENV) (about a minute the first time)"
+	@$(BIN)/python $(PIP) --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV_PARITY)/.parity: pyproject.toml
+	$(call new_venv,$(VENV_PARITY))
+	@echo "Installing PyTorch into $(VENV_PARITY)"
+	@$(VENV_PARITY)/bin/python $(PIP) --editable '.[parity]'
+	@touch $@
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The book
+
+book: $(VENV)/.book ## build the site and say where to open it
+	@$(BIN)/python book/build.py
+
+serve: book ## build the site and show it at http://localhost:8000
+	@echo "http://localhost:$(PORT) (Ctrl-C ends it)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
+
+notebooks: $(VENV)/.test ## run all notebooks and store their outputs, normalised
+	$(BIN)/python -m book.notebooks run chapters/*.ipynb
+
+quick: $(VENV)/.test ## run all notebooks at quick size, to see that they run; nothing is stored
+	DLCORE_SIZE=quick $(BIN)/python -m book.notebooks try chapters/*.ipynb
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tests
+
+test: unit nbval ## dlcore's tests with coverage, then each notebook against its stored outputs
+
+unit: $(VENV)/.test ## dlcore's tests and doctests, with coverage
+	$(BIN)/python -m pytest --cov=dlcore --cov-report=term --cov-fail-under=95
+
+# One notebook at a time: each uses all cores, and two at once would distort each other's timings.
+nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
+	@set -e; for notebook in $(wildcard chapters/*.ipynb); do \
+	  echo "$(NBVAL) $$notebook"; $(NBVAL) --durations=3 $$notebook; done
+
+parity: $(VENV_PARITY)/.parity ## compare dlcore with PyTorch, in an environment of its own
+	@if test -d parity; then $(VENV_PARITY)/bin/python -m pytest -p no:doctest parity; \
+	else echo "There is no parity/ yet: nothing to compare."; fi
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Keeping the house
+
+lint: $(VENV)/.test ## formatting, common mistakes, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test ## let ruff format and fix what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.test ## resolve the locks anew (LOCK=--upgrade takes newer releases)
+	$(COMPILE) $(LOCK) --extra book --extra test --extra dev --output-file requirements.txt
+	$(COMPILE) --extra book --constraint requirements.txt --output-file requirements-book.txt
+
+clean: ## remove the built site and caches
+	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean ## also remove the virtual environments
+	rm -rf $(VENV) $(VENV_PARITY)
