@@ -1,0 +1,47 @@
+"""dlcore: many copies of a neural network trained at once, on NumPy or CuPy."""
+
+from dlcore import (
+    activations,
+    datasets,
+    gradcheck,
+    initializers,
+    meanfield,
+    plots,
+    probes,
+    statistics,
+)
+from dlcore.activations import (
+    ELU,
+    GELU,
+    SELU,
+    Identity,
+    LeakyReLU,
+    Logistic,
+    ReLU,
+    Sigmoid,
+    Softplus,
+    Swish,
+    Tanh,
+)
+from dlcore.backend import Backend, get_backend
+from dlcore.experiments import lr_grid, setup, sweep
+from dlcore.layers import Dense, Flatten, Layer
+from dlcore.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from dlcore.network import Network, mlp
+from dlcore.optimizers import SGD, Adam, Momentum, Optimizer
+from dlcore.random import Streams
+from dlcore.recurrent import SimpleRNN
+from dlcore.regularizers import clip_by_norm
+from dlcore.statistics import interval, paired_difference, verdict
+from dlcore.training import History, evaluate, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ELU", "GELU", "SELU", "SGD", "Adam", "Backend", "BinaryCrossEntropy", "Dense", "Flatten", "History",
+    "Identity", "Layer", "LeakyReLU", "Logistic", "MeanSquaredError", "Momentum", "Network", "Optimizer",
+    "ReLU", "Sigmoid", "SimpleRNN", "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh",
+    "activations", "clip_by_norm", "datasets", "evaluate", "fit", "get_backend", "gradcheck",
+    "initializers", "interval", "lr_grid", "meanfield", "mlp", "paired_difference", "plots", "probes",
+    "setup", "statistics", "sweep", "verdict",
+]  # fmt: skip

@@ -1,0 +1,167 @@
+r"""Activation functions: value and derivative.
+
+Each class is a layer without parameters: ``a = phi(z)`` elementwise, ``dz = da * phi'(z)``. The
+derivative gets input and output both, for most are shortest in terms of the output.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dlcore import checks
+from dlcore.layers import Layer
+
+
+class Activation(Layer):
+    """An elementwise function as a layer; subclasses give ``value`` and ``derivative``."""
+
+    def value(self, z: Any) -> Any:
+        """Return ``phi(z)``."""
+        raise NotImplementedError
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        """Return ``phi'(z)``, given also ``a = phi(z)``."""
+        raise NotImplementedError
+
+    def forward(self, x: Any, training: bool) -> Any:
+        self.z, self.a = x, self.value(x)
+        return self.a
+
+    def backward(self, dy: Any) -> Any:
+        return dy * self.derivative(self.z, self.a)
+
+
+class Identity(Activation):
+    """Linear unit: ``phi(z) = z``, ``phi' = 1``."""
+
+    def value(self, z: Any) -> Any:
+        return z
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return self.xp.ones_like(z)
+
+
+class Logistic(Activation):
+    r"""Logistic function: :math:`\phi(z) = 1/(1+e^{-z})`, :math:`\phi' = a(1-a) \le 1/4`.
+
+    Computed as ``(1 + tanh(z/2)) / 2``, which cannot overflow.
+    """
+
+    def value(self, z: Any) -> Any:
+        return 0.5 * self.xp.tanh(0.5 * z) + 0.5
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return a * (1 - a)
+
+
+#: The name that deep-learning libraries use for the logistic function.
+Sigmoid = Logistic
+
+
+class Tanh(Activation):
+    r"""Hyperbolic tangent: :math:`\phi' = 1 - a^2 \le 1`."""
+
+    def value(self, z: Any) -> Any:
+        return self.xp.tanh(z)
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return 1 - a * a
+
+
+class ReLU(Activation):
+    r"""Rectified linear unit: :math:`\max(0, z)`; derivative 1 where positive, else 0."""
+
+    def value(self, z: Any) -> Any:
+        return self.xp.maximum(z, 0)
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return a > 0
+
+
+class LeakyReLU(Activation):
+    r"""Leaky ReLU: z where positive, else :math:`\alpha z`; ``alpha`` = 0.01 (Maas et al. 2013)."""
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        self.alpha = checks.real("alpha", alpha, 0, 1)
+
+    def value(self, z: Any) -> Any:
+        return self.xp.maximum(z, self.alpha * z)
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return self.xp.where(z > 0, 1.0, self.alpha).astype(z.dtype)
+
+
+class ELU(Activation):
+    r"""Exponential linear unit: z where positive, else :math:`\alpha(e^z - 1)` (Clevert et al. 2016).
+
+    ``alpha`` = 1 by default; the derivative for negative z is :math:`a + \alpha`.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = checks.real("alpha", alpha, 0)
+
+    def value(self, z: Any) -> Any:
+        xp = self.xp
+        return xp.where(z > 0, z, self.alpha * xp.expm1(xp.minimum(z, 0)))
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return self.xp.where(z > 0, self.xp.ones_like(a), a + self.alpha)
+
+
+class SELU(Activation):
+    r"""Scaled ELU, :math:`\lambda\,\mathrm{ELU}_\alpha(z)`, with fixed point mean 0, variance 1.
+
+    :math:`\lambda = 1.0507`, :math:`\alpha = 1.6733` (Klambauer et al. 2017).
+    """
+
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+
+    def value(self, z: Any) -> Any:
+        xp = self.xp
+        negative = (self.scale * self.alpha) * xp.expm1(xp.minimum(z, 0))
+        return xp.where(z > 0, self.scale * z, negative)
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        slope = self.xp.full_like(a, self.scale)
+        return self.xp.where(z > 0, slope, a + self.scale * self.alpha)
+
+
+class GELU(Activation):
+    r"""Gaussian error linear unit in its tanh form (Hendrycks & Gimpel 2016).
+
+    :math:`\phi(z) = \tfrac{z}{2}(1+\tanh u)`, :math:`u = \sqrt{2/\pi}\,(z + 0.044715 z^3)`.
+    The exact form needs erf, which neither array library has.
+    """
+
+    c = math.sqrt(2 / math.pi)
+
+    def _t(self, z: Any) -> Any:
+        return self.xp.tanh(self.c * (z + 0.044715 * z * z * z))
+
+    def value(self, z: Any) -> Any:
+        return 0.5 * z * (1 + self._t(z))
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        t = self._t(z)
+        return 0.5 * (1 + t) + (0.5 * self.c) * z * (1 - t * t) * (1 + 0.134145 * z * z)
+
+
+class Swish(Activation):
+    r"""Swish or SiLU, :math:`z\,s(z)` with s the logistic function; derivative :math:`a + s(1-a)`."""
+
+    def value(self, z: Any) -> Any:
+        return z * (0.5 * self.xp.tanh(0.5 * z) + 0.5)
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return a + (0.5 * self.xp.tanh(0.5 * z) + 0.5) * (1 - a)
+
+
+class Softplus(Activation):
+    r"""Softplus: :math:`\ln(1+e^z)`, a smooth ReLU; the derivative is the logistic function."""
+
+    def value(self, z: Any) -> Any:
+        return self.xp.logaddexp(z, self.xp.zeros_like(z))
+
+    def derivative(self, z: Any, a: Any) -> Any:
+        return 0.5 * self.xp.tanh(0.5 * z) + 0.5

@@ -1,0 +1,135 @@
+"""NumPy or CuPy, chosen once and passed on: the only module that imports CuPy.
+
+The array module is held as ``backend.xp``. Arrays cross between host and device only through
+``asarray`` and ``to_numpy``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array module with its floating-point type.
+
+    ``name`` is ``"numpy"`` or ``"cupy"``, ``xp`` the module, ``dtype`` float32 (default) or float64.
+    """
+
+    name: str
+    xp: ModuleType
+    dtype: np.dtype = field(default=np.dtype("float32"))
+
+    def __reduce__(self):
+        return get_backend, (self.name, self.dtype.name)
+
+    def asarray(self, x: Any, dtype: Any = None) -> Any:
+        """Copy a host array to the device: the only way in. ``dtype`` defaults to the backend's."""
+        return self.xp.asarray(np.asarray(x, dtype=dtype or self.dtype))
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Copy a device array to the host: the only way out; it waits for the device."""
+        return x.get() if hasattr(x, "get") else np.asarray(x)
+
+    def synchronize(self) -> None:
+        """Wait until all queued work is done (nothing to do on NumPy)."""
+        if self.xp is not np:
+            self.xp.cuda.get_current_stream().synchronize()
+
+    def rng(self, seed: int) -> Any:
+        """Return the device's generator; use only ``random`` and ``standard_normal``."""
+        return self.xp.random.default_rng(seed)
+
+    def quiet(self) -> contextlib.AbstractContextManager:
+        """Silence NumPy's floating-point warnings: a diverging replica is marked, not shouted."""
+        return np.errstate(all="ignore") if self.xp is np else contextlib.nullcontext()
+
+
+def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend:
+    """Return the backend called ``"numpy"``, ``"cupy"`` or ``"auto"``.
+
+    ``"auto"`` (default) follows the environment variable ``DLCORE_BACKEND``; where that is unset it
+    takes CuPy if a small product, an elementwise kernel and a random draw work on a GPU, else NumPy.
+    A ``Backend`` is returned as it is. Raises ``ValueError`` for an unknown name or type and
+    ``RuntimeError`` where CuPy was asked for and cannot be used.
+    """
+    if isinstance(name, Backend):
+        return name
+    kind = np.dtype(dtype)
+    if kind not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(f"dtype: expected float32 or float64, got {kind}")
+    asked = os.environ.get("DLCORE_BACKEND", "auto") if name == "auto" else name
+    if asked not in ("auto", "numpy", "cupy"):
+        raise ValueError(f"backend: expected 'auto', 'numpy' or 'cupy', got {asked!r}")
+    if asked == "numpy":
+        return Backend("numpy", np, kind)
+    try:
+        return Backend("cupy", _usable_cupy(), kind)
+    except RuntimeError as error:
+        if asked == "cupy":
+            raise
+        if "not installed" not in str(error) and "no GPU" not in str(error):
+            warnings.warn(f"dlcore runs on NumPy: {error}", RuntimeWarning, stacklevel=2)
+        return Backend("numpy", np, kind)
+
+
+@cache
+def _usable_cupy() -> ModuleType:
+    """Return ``cupy`` after trying it, for it imports and half works without a usable GPU."""
+    advice = "install dlcore[cuda12] or dlcore[cuda13] on a machine with an NVIDIA GPU"
+    try:
+        import cupy
+    except ImportError:
+        raise RuntimeError(f"backend 'cupy': CuPy is not installed; {advice}") from None
+    if int(cupy.__version__.split(".")[0]) < 14:
+        raise RuntimeError(f"backend 'cupy': expected CuPy >= 14, got {cupy.__version__}; {advice}")
+    if not cupy.is_available():
+        raise RuntimeError(f"backend 'cupy': CuPy sees no GPU; {advice}")
+    try:
+        x = cupy.ones((2, 3, 3), dtype="float32")
+        y = cupy.tanh(x @ x.mT) + cupy.random.default_rng(0).random((3, 3), dtype="float32")
+        y.sum().get()
+    except Exception as error:  # the driver, the compiler and cuBLAS raise types of their own
+        raise RuntimeError(f"backend 'cupy': the GPU failed a small trial ({error}); {advice}") from error
+    return cupy
+
+
+class _BlasThreads:
+    """Holds BLAS to one thread while any caller is inside, whatever their number and order.
+
+    BLAS's thread count belongs to the process; nested limits of several Python threads would
+    restore one another's. One counter under a lock restores it when the last caller leaves.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.limiter: Any = None
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        with self.lock:
+            if self.inside == 0:
+                self.limiter = threadpoolctl.threadpool_limits(1, user_api="blas")
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if self.inside == 0:
+                    self.limiter.restore_original_limits()
+
+
+#: Context manager: BLAS on one thread, which the bitwise replica contract needs.
+one_blas_thread = _BlasThreads().one

@@ -1,0 +1,214 @@
+"""Settings × seeds: many nets from one call, as a labelled ``xarray.Dataset``."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dlcore import backend as backends
+from dlcore import checks
+from dlcore.datasets import Dataset
+from dlcore.layers import Layer
+from dlcore.network import Network
+from dlcore.training import Data, evaluate, fit
+
+#: Settings that differ between replicas of one shard; all others make shards of their own.
+PER_REPLICA = ("lr", "weight_decay")
+#: Replicas per shard at most: the activations of 20 small nets still fit a core's cache.
+SHARD = 20
+_FIT = set(inspect.signature(fit).parameters) - {"network", "data"}
+
+
+def lr_grid(centre: float, steps_each_side: int, factor: float = 10**0.5) -> list[float]:
+    """Return learning rates ``centre * factor**k``, k = −n … n, factor √10 by default.
+
+    >>> [round(lr, 4) for lr in lr_grid(0.1, 1)]
+    [0.0316, 0.1, 0.3162]
+    """
+    checks.real("centre", centre, 0, open_=True)
+    n = checks.integer("steps_each_side", steps_each_side, 0)
+    return [centre * factor**k for k in range(-n, n + 1)]
+
+
+def setup(**sizes: Mapping[str, Any]) -> SimpleNamespace:
+    """Return a chapter's numbers for the size that ``DLCORE_SIZE`` names (default ``full``).
+
+    ``sizes`` maps each size to its numbers, the same names in each: ``setup(full=dict(seeds=20),
+    quick=dict(seeds=3))``. Names beginning with ``seeds`` must be counts and become lists of seeds, no
+    two of them overlapping, shifted by 10,000 × ``DLCORE_SEED``. The result also has ``size``. Raises
+    ``ValueError`` for a size that is not offered, or whose names differ.
+    """
+    size = os.environ.get("DLCORE_SIZE", "full")
+    if size not in sizes:
+        raise ValueError(f"DLCORE_SIZE: expected one of {sorted(sizes)}, got {size!r}")
+    if any(set(numbers) != set(sizes[size]) for numbers in sizes.values()):
+        raise ValueError("sizes: expected the same names in each size")
+    base = 10_000 * checks.integer("DLCORE_SEED", int(os.environ.get("DLCORE_SEED", "0")), 0)
+    found: dict[str, Any] = {"size": size}
+    for name, value in sizes[size].items():
+        if name.startswith("seeds"):
+            found[name], base = list(range(base, base + value)), base + 1000
+        else:
+            found[name] = value
+    return SimpleNamespace(**found)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Replicas trained by one call of ``fit``; everything in it can be pickled."""
+
+    network: Callable[..., list[Layer]]
+    options: Mapping[str, Any]
+    data: Data
+    seeds: tuple[int, ...]
+    backend: backends.Backend
+    fit: Mapping[str, Any]
+    test: bool
+
+    def run(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """Train and return ``name -> (dimensions after the replica's, array)``."""
+        layers = self.network(**self.options)
+        net = Network(layers, self.seeds, self.backend)
+        history = fit(net, self.data, **self.fit)
+        curves = ("train_loss", "valid_loss", "valid_accuracy")
+        found = {name: (("epoch",), getattr(history, name)) for name in curves}
+        found["diverged"] = ((), history.diverged)
+        found["step"] = (("epoch",), np.broadcast_to(history.step, history.train_loss.shape))
+        for name, values in history.probes.items():
+            found[name] = (("epoch", "layer"), values)
+        if self.test:
+            loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
+            chance = 1 / next(iter(self.data.values() if isinstance(self.data, dict) else [self.data])).classes
+            found["test_loss"] = ((), np.where(history.diverged, np.inf, loss))
+            found["test_accuracy"] = ((), np.where(history.diverged, chance, accuracy))
+        return found
+
+
+def sweep(
+    network: Callable[..., list[Layer]],
+    data: Data,
+    *,
+    seeds: int | Sequence[int],
+    backend: str | backends.Backend = "auto",
+    executor: Executor | None = None,
+    shard: int = SHARD,
+    test: bool = False,
+    **settings: Any,
+) -> xr.Dataset:
+    """Train every combination of settings for every seed and return what was seen, labelled.
+
+    ``network`` is a blueprint such as ``mlp([40, 100, 10])``. Each keyword of ``fit`` or of the
+    blueprint may be one value, a list of values, or a dict from labels to values: lists and dicts
+    become dimensions of the result, in the order given, then ``seed``. ``seeds`` is a number or a
+    sequence. ``data`` is one ``Dataset`` or a function of ``seed`` that makes one for each seed.
+    ``test=True`` adds ``test_loss`` and ``test_accuracy`` after the last step.
+
+    Settings with other shapes or optimizers train in shards of at most ``shard`` replicas, on a pool
+    of one thread per core (NumPy) or one after another (GPU, or where threads are missing); any
+    ``concurrent.futures.Executor`` can be given instead. The results do not depend on it. Curves that
+    are shorter, or nets with fewer layers, are filled with NaN at the end of their dimension.
+    """
+    seeds = tuple(range(checks.integer("seeds", seeds, 1)) if isinstance(seeds, int) else seeds)
+    _check(network, settings)
+    chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
+    fixed = {k: v for k, v in settings.items() if k not in chosen}
+    chip = backends.get_backend(backend)
+    held = data if isinstance(data, Dataset) else _per_seed(data, seeds)
+    outer = {k: v for k, v in chosen.items() if k not in PER_REPLICA}
+    inner = {k: v for k, v in chosen.items() if k in PER_REPLICA}
+    lanes = list(itertools.product(*(v.values() for v in inner.values()), seeds))
+    shards, size = [], checks.integer("shard", shard, 1)
+    for values in itertools.product(*(v.values() for v in outer.values())):
+        options = fixed | dict(zip(outer, values, strict=True))
+        for start in range(0, len(lanes), size):
+            part = lanes[start : start + size]
+            own = {k: [lane[i] for lane in part] for i, k in enumerate(inner)}
+            names = tuple(lane[-1] for lane in part)
+            mine = held if isinstance(held, Dataset) else {s: held[s] for s in dict.fromkeys(names)}
+            merged = options | own
+            fit_own = {k: v for k, v in merged.items() if k in _FIT}
+            net_own = {k: v for k, v in merged.items() if k not in _FIT}
+            shards.append(Shard(network, net_own, mine, names, chip, fit_own, test))
+    results = list(_map(shards, executor, chip))
+    return _assemble(results, outer, inner, seeds, tuple(chosen), -(-len(lanes) // size))
+
+
+def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend) -> Iterable[dict]:
+    if executor is not None:
+        return list(executor.map(Shard.run, shards))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if chip.name != "numpy" or sys.platform == "emscripten" or min(cores, len(shards)) == 1:
+        return [shard.run() for shard in shards]
+    with ThreadPoolExecutor(cores) as pool, backends.one_blas_thread():
+        return list(pool.map(Shard.run, shards))
+
+
+def _check(network: Any, settings: Mapping[str, Any]) -> None:
+    if not callable(network):
+        raise TypeError(f"network: expected a function that makes layers, got {network!r}")
+    known = set(inspect.signature(network).parameters) | _FIT
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise TypeError(f"settings: expected names among {sorted(known)}, got {unknown}")
+
+
+def _choices(name: str, value: Any) -> dict[Any, Any]:
+    """Return ``label -> value`` of a swept setting."""
+    made = value if isinstance(value, dict) else {_label(v): v for v in value}
+    if not made or len(made) != len(value):
+        raise ValueError(f"{name}: expected values with distinct labels, got {value!r}")
+    return made
+
+
+def _label(value: Any) -> Any:
+    if isinstance(value, (str, int, float, np.generic)):
+        return value
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _per_seed(data: Any, seeds: Sequence[int]) -> dict[int, Dataset]:
+    if isinstance(data, Mapping):
+        return dict(data)
+    if not callable(data):
+        raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")
+    return {s: data(seed=s) for s in seeds}
+
+
+def _assemble(results, outer, inner, seeds, order, per_group) -> xr.Dataset:
+    """Join shards to arrays with one dimension per swept setting, then ``seed``."""
+    groups = [results[i : i + per_group] for i in range(0, len(results), per_group)]
+    shape = [len(v) for v in (*outer.values(), *inner.values())] + [len(seeds)]
+    dims = (*outer, *inner, "seed")
+    variables = {}
+    for name, (extra, _) in results[0].items():
+        parts = [np.concatenate([shard[name][1] for shard in group]) for group in groups]
+        joined = np.stack(_padded(parts))
+        variables[name] = ((*dims, *extra), joined.reshape(*shape, *joined.shape[2:]))
+    found = xr.Dataset(variables)
+    labels = {k: list(v) for k, v in (outer | inner).items()} | {"seed": list(seeds)}
+    labels |= {d: np.arange(1, found.sizes[d] + 1) for d in ("epoch", "layer") if d in found.dims}
+    step = found["step"].max([d for d in found["step"].dims if d != "epoch"])
+    found = found.drop_vars("step").assign_coords(labels).assign_coords(step=step)
+    return found.transpose(*order, "seed", ...)
+
+
+def _padded(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Fill trailing axes with NaN up to the longest."""
+    longest = np.max([p.shape for p in parts], axis=0)
+    if all(p.shape == tuple(longest) for p in parts):
+        return parts
+    grow = [[(0, n - m) for n, m in zip(longest, p.shape, strict=True)] for p in parts]
+    return [
+        np.pad(p.astype(np.float64), g, constant_values=np.nan)
+        for p, g in zip(parts, grow, strict=True)
+    ]

@@ -1,0 +1,65 @@
+r"""Gradients checked against finite differences, in float64 with a random cotangent.
+
+For random c the scalar :math:`f = \sum c \cdot \mathrm{layer}(x)` has the gradient
+``backward(c)``; central differences :math:`(f(x+h) - f(x-h))/2h` must agree. A cotangent of ones
+could not see errors in softmax or batch norm, whose sums are constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dlcore.backend import Backend
+from dlcore.layers import Layer
+from dlcore.network import Network
+
+
+def numerical(function: Callable[[], float], array: np.ndarray, step: float = 1e-6) -> np.ndarray:
+    """Return the gradient of ``function()`` with respect to ``array``, which is changed and restored."""
+    gradient = np.zeros_like(array)
+    for i in np.ndindex(array.shape):
+        old = array[i]
+        array[i] = old + step
+        high = function()
+        array[i] = old - step
+        gradient[i] = (high - function()) / (2 * step)
+        array[i] = old
+    return gradient
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference relative to the largest entry (or to 1e-3, if that is more)."""
+    return float(np.max(np.abs(found - expected)) / max(float(np.max(np.abs(expected))), 1e-3))
+
+
+def check_layer(layer: Layer, x: np.ndarray, seeds: Any = 0, seed: int = 1) -> dict[str, float]:
+    """Return the relative error of every gradient of a layer: ``{"x": …, "W": …}``.
+
+    ``x`` is a host array, with a replica axis if ``seeds`` is a sequence; it should keep off kinks.
+    """
+    net = Network([layer], seeds, Backend("numpy", np, np.dtype("float64")))
+    copied, x = net.layers[0], np.array(x, dtype=np.float64)
+    copied.needs_dx = True
+    cotangent = np.random.default_rng(seed).standard_normal(copied.forward(x, True).shape)
+
+    def value() -> float:
+        return float((copied.forward(x, True) * cotangent).sum())
+
+    value()
+    errors = {"x": error(copied.backward(cotangent), numerical(value, x))}
+    for name in copied.shapes:
+        exact = numerical(value, getattr(copied, name))
+        errors[name] = error(getattr(copied, "d" + name), exact)
+    return errors
+
+
+def check_loss(loss: Any, y: np.ndarray, target: np.ndarray, seed: int = 1) -> float:
+    """Return the relative error of a loss's gradient, with random weights over the replicas."""
+    y = np.array(y, dtype=np.float64)
+    value, dy = loss(y, target)
+    cotangent = np.random.default_rng(seed).standard_normal(np.shape(value))
+    exact = numerical(lambda: float((loss(y, target)[0] * cotangent).sum()), y)
+    return error(dy * cotangent[..., None, None], exact)

@@ -1,0 +1,100 @@
+"""What happens inside a net: signals and gradients per layer.
+
+``gradient_rms`` and ``relative_update`` have the form that ``fit(probe=...)`` calls at each record.
+``signals`` runs one batch through a net by itself. Layers are counted over those with weights W.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dlcore.activations import Activation
+from dlcore.losses import SoftmaxCrossEntropy
+from dlcore.network import Network
+
+
+def weight_slots(network: Network) -> list[Any]:
+    """Return the slots of the input weights W, lowest layer first."""
+    return [slot for slot in network.slots if slot.name == "W"]
+
+
+def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
+    r"""Return ``{"gradient_rms": (..., layers)}``: :math:`\sqrt{\mathrm{mean}(dW^2)}` per layer."""
+    xp = network.backend.xp
+    rms = [xp.sqrt((g * g).mean(axis=(-2, -1))) for g in _weights(network, network.gradients)]
+    return {"gradient_rms": xp.stack(rms, axis=-1)}
+
+
+def relative_update(network: Network, before: Any) -> dict[str, Any]:
+    r"""Return ``{"relative_update": (..., layers)}``: :math:`\lVert\Delta W\rVert/\lVert W\rVert` of a step."""
+    xp, ratios = network.backend.xp, []
+    pairs = zip(_weights(network, network.parameters), _weights(network, before), strict=True)
+    for new, old in pairs:
+        change, size = (new - old) ** 2, old * old
+        ratios.append(xp.sqrt(change.sum(axis=(-2, -1)) / size.sum(axis=(-2, -1))))
+    return {"relative_update": xp.stack(ratios, axis=-1)}
+
+
+def learning(network: Network, before: Any) -> dict[str, Any]:
+    """Return both ``gradient_rms`` and ``relative_update``."""
+    return gradient_rms(network) | relative_update(network, before)
+
+
+def _weights(network: Network, flat: Any) -> list[Any]:
+    return [flat[s.start : s.stop].reshape(s.shape) for s in weight_slots(network)]
+
+
+def signals(
+    network: Network, x: Any, labels: Any, loss: Any = None, saturated_below: float = 0.01
+) -> xr.Dataset:
+    r"""Return statistics of one forward and backward pass, dims ``(seed,) layer``.
+
+    Per layer with weights: ``variance`` of its pre-activations z over batch and units,
+    ``delta_rms`` (root mean square of the loss's gradient with respect to z), ``gradient_rms`` (of dW);
+    of the activation that follows (NaN where none does): ``mean`` and ``output_variance``,
+    ``saturated`` (share of unit outputs with :math:`|\phi'|` < ``saturated_below``), ``dead`` (share of
+    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host arrays.
+    """
+    backend, loss = network.backend, loss or SoftmaxCrossEntropy()
+    loss.xp = backend.xp
+    a, rows = backend.asarray(x), []
+    for layer in network.layers:
+        a = layer.forward(a, True)
+        if hasattr(layer, "W"):
+            rows.append({"variance": a.var(axis=(-2, -1))})
+        elif isinstance(layer, Activation) and rows:
+            rows[-1] |= _activation_statistics(layer, saturated_below)
+    _, dy = loss(a, backend.asarray(labels, np.int64))
+    row = len(rows)
+    for layer in reversed(network.layers):
+        if hasattr(layer, "W"):
+            row -= 1
+            rows[row]["delta_rms"] = backend.xp.sqrt((dy * dy).mean(axis=(-2, -1)))
+        dy = layer.backward(dy)
+        if hasattr(layer, "W"):
+            rows[row]["gradient_rms"] = backend.xp.sqrt((layer.dW**2).mean(axis=(-2, -1)))
+    return _labelled(network, rows)
+
+
+def _activation_statistics(layer: Activation, saturated_below: float) -> dict[str, Any]:
+    slope = abs(layer.derivative(layer.z, layer.a) * 1.0)
+    return {
+        "mean": layer.a.mean(axis=(-2, -1)),
+        "output_variance": layer.a.var(axis=(-2, -1)),
+        "saturated": (slope < saturated_below).mean(axis=(-2, -1)),
+        "dead": (slope.max(axis=-2) == 0).mean(axis=-1),
+    }
+
+
+def _labelled(network: Network, rows: list[dict[str, Any]]) -> xr.Dataset:
+    shape = network.streams.shape
+    dims = ("seed", "layer") if shape else ("layer",)
+    missing, found = np.full(shape, np.nan), {}
+    for name in sorted(set().union(*rows)):
+        values = [network.backend.to_numpy(r[name]) if name in r else missing for r in rows]
+        found[name] = (dims, np.stack(values, axis=-1).astype(np.float64))
+    labels = {"layer": np.arange(1, len(rows) + 1)}
+    return xr.Dataset(found, labels | ({"seed": list(network.streams.seeds)} if shape else {}))
