@@ -1,0 +1,739 @@
+"""Data sets: MNIST-1D, Fashion-MNIST, the full sets on request, and surfaces for optimizers.
+
+Every function returns a :class:`Dataset` of host arrays. The same arguments give the same bits.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlcore import checks
+
+Array = np.ndarray
+
+# Keys that keep the random streams of one seed apart: train and test never share a draw.
+_TRAIN, _VALID, _TEST, _SUBSET, _SPLIT, _TEMPLATES, _SHUFFLE = range(7)
+
+
+def _per_class(name: str, value: Any, classes: int, least: int = 0) -> int:
+    """Examples per class of a balanced part of `value` examples."""
+    number = checks.integer(name, value, least)
+    if number % classes:
+        raise ValueError(
+            f"{name}: expected a multiple of the {classes} classes, so that each class has the "
+            f"same number of examples, got {number}"
+        )
+    return number // classes
+
+
+def _key(seed: Any, purpose: int, name: str = "seed") -> np.random.SeedSequence:
+    return np.random.SeedSequence([checks.integer(name, seed, 0), purpose])
+
+
+def _require(module: str, package: str, caller: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{caller} needs the package {package}: pip install {package}") from error
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Training, validation and test part of a classification problem, as host arrays.
+
+    Shapes: ``x_*`` float32 ``(N, features)`` or ``(N, H, W, C)``; ``y_*`` int64 ``(N,)``, values
+    0 … classes − 1. Validation and test part may be empty. Arrays are converted to these types
+    and are read-only: replicas, seeds and threads share them.
+
+    Raises ValueError: shapes that do not agree, values that are not finite, labels that are not
+    integers in range, an empty training part, fewer than two classes.
+    """
+
+    x_train: Array
+    y_train: Array
+    x_valid: Array
+    y_valid: Array
+    x_test: Array
+    y_test: Array
+    name: str
+    classes: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", checks.integer("classes", self.classes, 2))
+        for part in ("train", "valid", "test"):
+            x = _inputs(f"x_{part}", getattr(self, f"x_{part}"))
+            y = _labels(f"y_{part}", getattr(self, f"y_{part}"), len(x), self.classes)
+            object.__setattr__(self, f"x_{part}", x)
+            object.__setattr__(self, f"y_{part}", y)
+            if x.shape[1:] != self.x_train.shape[1:]:
+                raise ValueError(
+                    f"x_{part}: expected examples of shape {self.x_train.shape[1:]} as in "
+                    f"x_train, got {x.shape[1:]}"
+                )
+        if not len(self.x_train):
+            raise ValueError("x_train: expected at least one example, got an empty array")
+
+    def __repr__(self) -> str:
+        sizes = (len(self.x_train), len(self.x_valid), len(self.x_test))
+        return "Dataset({!r}, {} train + {} valid + {} test, shape {}, {} classes)".format(
+            self.name, *sizes, self.x_train.shape[1:], self.classes
+        )
+
+    def _map(self, change: Callable[[Array], Array]) -> Dataset:
+        return replace(
+            self,
+            x_train=change(self.x_train),
+            x_valid=change(self.x_valid),
+            x_test=change(self.x_test),
+        )
+
+    def subset(self, n: int, seed: int = 0) -> Dataset:
+        """Keep `n` training examples, the same number of each class.
+
+        The examples depend on `seed`; with one seed, a smaller subset lies within a larger one.
+        Validation and test part stay. Values stay too: call :meth:`standardized` after it to
+        use the statistics of the subset only.
+
+        Raises ValueError: `n` not positive, not a multiple of the classes, more than there are.
+        """
+        per_class = _per_class("n", n, self.classes, 1)
+        rng = np.random.default_rng(_key(seed, _SUBSET))
+        (rows,) = _balanced_rows(self.y_train, self.classes, {"n": per_class}, rng)
+        return replace(self, x_train=self.x_train[rows], y_train=self.y_train[rows])
+
+    def standardized(self) -> Dataset:
+        """Subtract the mean and divide by the standard deviation of the training part.
+
+        ``x ← (x − mean(x_train)) / std(x_train)``: one mean and one deviation over all features.
+        One pair, not one per feature: border pixels hardly vary, and dividing by their tiny
+        deviations would blow noise up; and one pair keeps the shape of signals and images, which
+        shifts and convolutions rely on. A second call changes nothing beyond rounding.
+
+        Raises ValueError: the training part is constant.
+        """
+        mean = self.x_train.mean(dtype=np.float64)
+        std = self.x_train.std(dtype=np.float64)
+        if not std > 0:
+            raise ValueError("x_train: expected values that vary, got a constant array")
+        return self._map(lambda x: (x - np.float32(mean)) / np.float32(std))
+
+    def with_classes(self, keep: Iterable[int]) -> Dataset:
+        """Keep the examples of some classes; class ``keep[i]`` gets the label i.
+
+        ``digits.with_classes(range(5, 10))`` is a task of five classes. Values stay as they are.
+
+        Raises ValueError: fewer than two classes, a class twice, a class that is not there.
+        """
+        kept = [checks.integer("keep", label, 0) for label in keep]
+        if len(kept) < 2 or len(set(kept)) < len(kept) or max(kept) >= self.classes:
+            raise ValueError(
+                f"keep: expected two or more different classes in 0…{self.classes - 1}, got {kept}"
+            )
+        new = np.full(self.classes, -1)
+        new[kept] = range(len(kept))
+        parts: dict[str, Any] = {}
+        for part in ("train", "valid", "test"):
+            labels = new[getattr(self, f"y_{part}")]
+            parts[f"x_{part}"] = getattr(self, f"x_{part}")[labels >= 0]
+            parts[f"y_{part}"] = labels[labels >= 0]
+        return replace(self, classes=len(kept), **parts)
+
+    def pooled(self, k: int) -> Dataset:
+        """Average images over squares of k × k pixels: ``(N, H, W, C)`` to ``(N, H/k, W/k, C)``.
+
+        Pooling lowers the deviation: call :meth:`standardized` after it.
+
+        Raises ValueError: examples that are not images, sides that are not multiples of `k`.
+        """
+        k = checks.integer("k", k, 1)
+        if self.x_train.ndim != 4:
+            raise ValueError(
+                f"pooled: expected images (N, H, W, C), got x_train of shape {self.x_train.shape}"
+            )
+        height, width, channels = self.x_train.shape[1:]
+        if height % k or width % k:
+            raise ValueError(f"k: expected a divisor of {height} and {width}, got {k}")
+        square = (height // k, k, width // k, k, channels)
+        return self._map(lambda x: x.reshape(len(x), *square).mean(axis=(2, 4)))
+
+    def flat(self) -> Dataset:
+        """Images as rows: ``(N, H, W, C)`` to ``(N, H·W·C)``; rows stay rows."""
+        features = int(np.prod(self.x_train.shape[1:]))
+        return self._map(lambda x: x.reshape(len(x), features))
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()  # the caller's own array stays writeable
+    view.flags.writeable = False
+    return view
+
+
+def _inputs(name: str, value: Any) -> Array:
+    with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
+        x = np.ascontiguousarray(value, dtype=np.float32)
+    if x.ndim not in (2, 4):
+        raise ValueError(f"{name}: expected (N, features) or (N, H, W, C), got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+    return _read_only(x)
+
+
+def _labels(name: str, value: Any, examples: int, classes: int) -> Array:
+    y = np.asarray(value)
+    if y.dtype.kind not in "iu" and y.size:
+        raise ValueError(f"{name}: expected integer labels, got {y.dtype}")
+    if y.shape != (examples,):
+        raise ValueError(f"{name}: expected shape ({examples},), got {y.shape}")
+    if y.size and (y.min() < 0 or y.max() >= classes):
+        raise ValueError(f"{name}: expected labels in 0…{classes - 1}, got {y.min()}…{y.max()}")
+    return _read_only(np.ascontiguousarray(y, dtype=np.int64))
+
+
+def _balanced_rows(
+    labels: Array, classes: int, sizes: dict[str, int], rng: np.random.Generator
+) -> list[Array]:
+    """Disjoint lists of row numbers, one per entry of `sizes` (name to examples per class).
+
+    Each list runs through the classes in turn, 0, 1, …, 0, 1, …, in a random order within each
+    class, so that its first rows are balanced too.
+    """
+    rows = [rng.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
+    most, wanted = min(map(len, rows)), sum(sizes.values())
+    if wanted > most:
+        raise ValueError(
+            f"{' + '.join(sizes)}: expected at most {most * classes} examples ({most} per class), "
+            f"got {wanted * classes}"
+        )
+    ends = np.cumsum(list(sizes.values()))
+    table = np.stack([r[:wanted] for r in rows], axis=1)
+    return [part.ravel() for part in np.split(table, ends[:-1])]
+
+
+def _balanced_dataset(
+    x: Array, y: Array, name: str, classes: int, seed: int, sizes: dict[str, Any]
+) -> Dataset:
+    """Split ``(x, y)`` by `seed` into balanced parts, not yet standardised.
+
+    The test part is taken first and the training part last: changing `train` keeps the others.
+    """
+    parts = {
+        part: _per_class(part, sizes[part], classes, int(part == "train"))
+        for part in ("test", "valid", "train")
+    }
+    rng = np.random.default_rng(_key(seed, _SPLIT))
+    test, valid, train = _balanced_rows(y, classes, parts, rng)
+    return Dataset(x[train], y[train], x[valid], y[valid], x[test], y[test], name, classes)
+
+
+# MNIST-1D -----------------------------------------------------------------------------------
+
+# Ten digits drawn as lines of twelve points; from the mnist1d package (Apache-2.0).
+_DIGITS = (
+    (5, 6, 6.5, 6.75, 7, 7, 7, 7, 6.75, 6.5, 6, 5),
+    (5, 3, 3, 3.4, 3.8, 4.2, 4.6, 5, 5.4, 5.8, 5, 5),
+    (5, 6, 6.5, 6.5, 6, 5.25, 4.75, 4, 3.5, 3.5, 4, 5),
+    (5, 6, 6.5, 6.5, 6, 5, 5, 6, 6.5, 6.5, 6, 5),
+    (5, 4.4, 3.8, 3.2, 2.6, 2.6, 5, 5, 5, 5, 5, 5),
+    (5, 3, 3, 3, 3, 5, 6, 6.5, 6.5, 6, 4.5, 5),
+    (5, 4, 3.5, 3.25, 3, 3, 3, 3, 3.25, 3.5, 4, 5),
+    (5, 7, 7, 6.6, 6.2, 5.8, 5.4, 5, 4.6, 4.2, 5, 5),
+    (5, 4, 3.5, 3.5, 4, 5, 5, 4, 3.5, 3.5, 4, 5),
+    (5, 4, 3.5, 3.5, 4, 5, 5, 5, 5, 4.7, 4.3, 5),
+)
+
+
+def _normalized(curves: Array) -> Array:
+    """Each curve with unit deviation, starting at 0, divided by 6 (as published)."""
+    curves = curves / curves.std(axis=1, keepdims=True)
+    return (curves - curves[:, :1]) / 6.0
+
+
+def digit_templates() -> Array:
+    """The ten templates of MNIST-1D, ``(10, 12)``, float64: each starts and ends at 0."""
+    curves = np.array(_DIGITS)
+    return _normalized(curves - curves.mean(axis=1, keepdims=True))
+
+
+def random_templates(seed: int, classes: int = 10, length: int = 12) -> Array:
+    """Random smooth templates ``(classes, length)``, float64, for another task of the same kind.
+
+    ``Σ_k a_k sin(π k t) / k``, k = 1 … 5, t from 0 to 1, a_k standard normal; scaled like the
+    digits, so that each starts and ends at 0.
+
+    Raises ValueError: a negative seed, fewer than 2 classes, a length below 3.
+    """
+    shape = (checks.integer("classes", classes, 2), 5)
+    t = np.linspace(0, 1, checks.integer("length", length, 3))
+    amplitudes = np.random.default_rng(_key(seed, _TEMPLATES)).standard_normal(shape)
+    k = np.arange(1, 6)
+    # Summed without BLAS, whose order of additions depends on the machine's threads.
+    curves = (amplitudes / k)[:, :, None] * np.sin(np.pi * k[:, None] * t)
+    return _normalized(curves.sum(axis=1))
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How MNIST-1D turns a template into an example; the defaults are the published ones.
+
+    In order, with u uniform on [0, 1): append ``padding[0]`` … ``padding[1]`` zeros and stretch to
+    template length + ``padding[1]`` points; multiply by ``1 + scale (u − ½)``; roll right by 0 …
+    ``shift − 1`` points; fill the zeros with blurred noise (deviation ``blurred_noise`` before a
+    Gaussian blur of 2 points); add white noise of deviation ``noise``; subtract
+    ``shear (u − ½) s``, s from −½ to ½ along the signal; resample to ``length`` points.
+
+    Names in the mnist1d package: scale_coeff, max_translation, corr_noise_scale,
+    iid_noise_scale, shear_scale, final_seq_length.
+
+    Raises ValueError: a negative or infinite amount, scale above 1.9, shift or length below 1
+    or 2, padding that is not 0 ≤ low ≤ high.
+    """
+
+    padding: tuple[int, int] = (36, 60)
+    scale: float = 0.4
+    shift: int = 48
+    blurred_noise: float = 0.25
+    noise: float = 0.02
+    shear: float = 0.75
+    length: int = 40
+
+    def __post_init__(self) -> None:
+        checks.integer("shift", self.shift, 1)
+        checks.integer("length", self.length, 2)
+        # A factor 1 + scale (u − ½) of 0 would turn signal into padding: hence scale < 2.
+        checks.real("scale", self.scale, 0, 1.9)
+        for name in ("blurred_noise", "noise", "shear"):
+            checks.real(name, getattr(self, name), 0)
+        low, high = self.padding
+        if checks.integer("padding", low, 0) > checks.integer("padding", high, 0):
+            raise ValueError(f"padding: expected 0 ≤ low ≤ high, got {self.padding}")
+
+
+def _blur(noise: Array) -> Array:
+    """Gaussian blur along the last axis: deviation 2, radius 8, mirrored at the ends."""
+    kernel = np.exp(-0.5 * (np.arange(-8, 9) / 2.0) ** 2)
+    padded = np.pad(noise, ((0, 0), (8, 8)), mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 17, axis=1)
+    return np.einsum("nwk,k->nw", windows, kernel / kernel.sum())
+
+
+def _draw(rng: np.random.RandomState, labels: Array, templates: Array, how: Distortion) -> Array:
+    """One example per label, ``(len(labels), how.length)``, float64, not standardised.
+
+    The order of draws is that of the mnist1d package, so that its seed 42 gives its data. Only
+    the draws go example by example; the arithmetic runs over all examples at once.
+    """
+    n, width = len(labels), templates.shape[1] + how.padding[1]
+    uniform, shift, noise = np.empty((n, 3)), np.empty(n, np.int64), np.empty((n, 2, width))
+    for i in range(n):
+        uniform[i, :2] = rng.random_sample(), rng.random_sample()
+        shift[i] = rng.randint(how.shift)
+        noise[i] = rng.standard_normal((2, width))
+        uniform[i, 2] = rng.random_sample()
+    low, high = how.padding
+    pad = (uniform[:, 0] * (high - low + 1)).astype(np.int64)
+    point = np.arange(width)
+    rolled = (point - shift[:, None]) % width
+    signal = _stretched(templates, how.padding)[labels[:, None], pad[:, None], rolled]
+    signal *= 1 + how.scale * (uniform[:, 1:2] - 0.5)
+    signal = np.where(signal != 0, signal, how.blurred_noise * _blur(noise[:, 0]))
+    signal += how.noise * noise[:, 1]
+    signal -= how.shear * (uniform[:, 2:] - 0.5) * np.linspace(-0.5, 0.5, width)
+    position = np.linspace(0, width - 1, how.length)
+    left = np.minimum(position.astype(np.int64), width - 2)
+    return signal[:, left] + (position - left) * (signal[:, left + 1] - signal[:, left])
+
+
+def _stretched(templates: Array, padding: tuple[int, int]) -> Array:
+    """Every template with every padding, on the grid of the longest: ``(classes, pads, width)``."""
+    low, high = padding
+    grid = np.linspace(0, 1, templates.shape[1] + high)
+    table = np.empty((len(templates), high - low + 1, len(grid)))
+    for c, template in enumerate(templates):
+        for p in range(low, high + 1):
+            # 1e-8 marks the template's own zeros as signal: only the padding gets noise.
+            padded = np.concatenate([template + 1e-8, np.zeros(p)])
+            table[c, p - low] = np.interp(grid, np.linspace(0, 1, len(padded)), padded)
+    return table
+
+
+def mnist1d(
+    seed: int | None = None,
+    *,
+    train: int = 4000,
+    valid: int = 0,
+    test: int = 1000,
+    test_seed: int = 0,
+    templates: Array | None = None,
+    distortion: Distortion | None = None,
+    shuffle_seed: int | None = None,
+) -> Dataset:
+    """MNIST-1D: ten classes of distorted one-dimensional digits, 40 features.
+
+    Without a seed: **the published set**, 4,000 + 1,000 examples in the published order. It is
+    standardised as published, with one mean and deviation over all 5,000 examples, test part
+    included, and its parts are nearly, not exactly, class-balanced. `valid` then takes a balanced
+    part away from the 4,000: ``mnist1d(train=3500, valid=500)``.
+
+    With a seed: **an own draw**. Training and validation part depend on `seed`, the test part on
+    `test_seed`, so seeds share one test part. The three use separate random streams, are exactly
+    class-balanced, run through the classes in turn, and are standardised with training statistics
+    only. A smaller `train` gives the first examples of a larger one.
+    ``partial(mnist1d, train=1000, valid=500, test=10_000)`` maps a seed to its data.
+
+    Args: `train`, `valid`, `test`: numbers of examples, multiples of the classes. `templates`:
+    ``(classes, length)``, default :func:`digit_templates`, else e.g. :func:`random_templates`.
+    `distortion`: default ``Distortion()``. `shuffle_seed`: if given, one permutation of the
+    positions for all examples: the same information without its spatial order.
+
+    Raises ValueError: sizes that are negative or no multiples of the classes, no training
+    examples, templates that are not a finite table; without a seed, anything that would change
+    the published set (sizes must keep train + valid = 4,000 and test = 1,000).
+
+    Source: Greydanus & Kobak, Scaling Down Deep Learning with MNIST-1D, ICML 2024, PMLR 235;
+    package mnist1d, Apache-2.0.
+    """
+    if seed is None:
+        if templates is not None or distortion is not None or test_seed != 0:
+            raise ValueError(
+                "seed: expected an integer together with templates, distortion or test_seed, got "
+                "None (the published set has its own)"
+            )
+        data = _published(train, valid, test)
+    else:
+        templates = _checked_templates(templates)
+        how = Distortion() if distortion is None else distortion
+        parts: list[Array] = []
+        for part, size, key in (
+            ("train", train, _key(seed, _TRAIN)),
+            ("valid", valid, _key(seed, _VALID)),
+            ("test", test, _key(test_seed, _TEST, "test_seed")),
+        ):
+            per_class = _per_class(part, size, len(templates), int(part == "train"))
+            labels = np.tile(np.arange(len(templates)), per_class)
+            rng = np.random.RandomState(np.random.MT19937(key))
+            parts += [_draw(rng, labels, templates, how), labels]
+        x, y, x_valid, y_valid, x_test, y_test = parts
+        classes = len(templates)
+        data = Dataset(x, y, x_valid, y_valid, x_test, y_test, "mnist1d", classes).standardized()
+    if shuffle_seed is None:
+        return data
+    shuffle = np.random.default_rng(_key(shuffle_seed, _SHUFFLE, "shuffle_seed"))
+    order = shuffle.permutation(data.x_train.shape[1])
+    return data._map(lambda x: x[:, order])
+
+
+def _published_draw() -> tuple[Array, Array]:
+    """The 5,000 published examples (float64) and labels, in published order."""
+    rng = np.random.RandomState(42)
+    labels = np.repeat(np.arange(10), 500)
+    x = _draw(rng, labels, digit_templates(), Distortion())
+    order = rng.permutation(len(labels))
+    x, labels = x[order], labels[order]
+    return (x - x.mean()) / x.std(), labels
+
+
+def _published(train: int, valid: int, test: int) -> Dataset:
+    held = _per_class("valid", valid, 10)
+    if checks.integer("train", train, 1) + valid != 4000 or checks.integer("test", test, 0) != 1000:
+        raise ValueError(
+            "train + valid, test: expected 4000 and 1000 for the published set (seed=None), got "
+            f"{train} + {valid} and {test}; give a seed to draw other sizes"
+        )
+    x, y = _published_draw()
+    pool = y[:4000]
+    last = [np.flatnonzero(pool == c)[::-1][:held] for c in range(10)]
+    in_valid = np.zeros(5000, bool)
+    in_valid[np.concatenate(last)] = True
+    in_train = ~in_valid
+    in_train[4000:] = False
+    parts = (x[in_train], y[in_train], x[in_valid], y[in_valid], x[4000:], y[4000:])
+    return Dataset(*parts, "mnist1d", 10)
+
+
+def _checked_templates(templates: Array | None) -> Array:
+    if templates is None:
+        return digit_templates()
+    table = np.asarray(templates, dtype=np.float64)
+    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+        raise ValueError(
+            "templates: expected a finite table (classes, length), both at least 2, got shape "
+            f"{table.shape}"
+        )
+    return table
+
+
+# Images -------------------------------------------------------------------------------------
+
+_FASHION_FILE = "fashion_mnist_10k.npz"
+_FASHION_SHA256 = "13849098392d74d8213c795202a2bd8663dedbea0748ce9f0ed087e3e40b645a"
+
+
+@lru_cache(maxsize=1)
+def _fashion_10k() -> tuple[Array, Array]:
+    """The packaged images ``(10000, 28, 28, 1)`` uint8 and labels, read once, read-only."""
+    content = (files(__package__) / "data" / _FASHION_FILE).read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != _FASHION_SHA256:
+        raise ValueError(
+            f"{_FASHION_FILE}: expected SHA-256 {_FASHION_SHA256}, got {found}; reinstall dlcore"
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        x = np.concatenate([arrays["x_train"], arrays["x_test"]])[..., None]
+        y = np.concatenate([arrays["y_train"], arrays["y_test"]])
+    return _read_only(x), _read_only(y)
+
+
+def _resized(data: Dataset, size: int) -> Dataset:
+    side = data.x_train.shape[1]
+    if checks.integer("size", size, 1) > side or side % size:
+        raise ValueError(f"size: expected a divisor of {side}, got {size}")
+    return (data if size == side else data.pooled(side // size)).standardized()
+
+
+def fashion_mnist(
+    seed: int = 0,
+    *,
+    train: int = 5000,
+    valid: int = 1000,
+    test: int = 4000,
+    size: int = 28,
+) -> Dataset:
+    """Fashion-MNIST, the 10,000 packaged images: grey clothes, ten classes, ``(N, 28, 28, 1)``.
+
+    Each seed makes its own class-balanced split of the 10,000. Parts run through the classes in
+    turn; with one seed, a smaller `train` gives the first images of a larger one and leaves the
+    other parts alone. Values are standardised with training statistics only. `size` pools the
+    images to size × size (a divisor of 28, e.g. 14). ``.flat()`` makes rows for an MLP.
+
+    Raises ValueError: sizes that are negative, no multiples of 10 or above 10,000 together, no
+    training images, a size that does not divide 28, a damaged file.
+
+    Source: Xiao, Rasul & Vollgraf, arXiv:1708.07747, 2017; MIT, © 2017 Zalando SE. Selection and
+    licence text: ``dlcore/data/README.md``.
+    """
+    sizes = {"train": train, "valid": valid, "test": test}
+    data = _balanced_dataset(*_fashion_10k(), "fashion_mnist", 10, seed, sizes)
+    return _resized(data, size)
+
+
+def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 500) -> Dataset:
+    """The 8 × 8 digits of scikit-learn, ``(N, 8, 8, 1)``: for smoke tests, too easy for more.
+
+    1,740 of the 1,797 images can be used (174 per class). Balanced split by seed, standardised
+    with training statistics only.
+
+    Raises ImportError: scikit-learn is missing. Raises ValueError: as :func:`fashion_mnist`.
+    """
+    source = _require("sklearn.datasets", "scikit-learn", "digits()").load_digits()
+    sizes = {"train": train, "valid": valid, "test": test}
+    x = source.images[..., None]
+    return _balanced_dataset(x, source.target, "digits", 10, seed, sizes).standardized()
+
+
+# Full sets, downloaded on request -----------------------------------------------------------
+
+_FULL_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+_FULL_MIRRORS = {
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    "fashion_mnist": (
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+    ),
+}
+_FULL_SHA256 = {
+    "mnist": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+    "fashion_mnist": (
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ),
+}
+
+
+def full(
+    name: str = "mnist",
+    seed: int = 0,
+    *,
+    valid: int = 5000,
+    size: int = 28,
+    cache: str | Path | None = None,
+) -> Dataset:
+    """The whole of MNIST or Fashion-MNIST, downloaded on the first call (11 or 30 MB).
+
+    60,000 images of the official training files, less a class-balanced validation part of `valid`
+    drawn by `seed`, and the 10,000 official test images; ``(N, 28, 28, 1)``. MNIST's classes are
+    not equally frequent, and its training and test part keep that. Standardised with training
+    statistics only; `size` as in :func:`fashion_mnist`; ``.subset(n)`` for fewer images.
+
+    Files are checked by SHA-256 and kept in `cache`, default the user's cache folder
+    (``pooch.os_cache("dlcore")``). Mirrors are tried in order. A file that fails never stays.
+
+    Raises ValueError: unknown name, sizes as above. Raises OSError: no mirror gave the right
+    file (offline, for one). Raises ImportError: pooch is missing.
+
+    Source: MNIST, Y. LeCun, C. Cortes, C. Burges; Fashion-MNIST, Xiao et al., arXiv:1708.07747.
+    """
+    if name not in _FULL_MIRRORS:
+        raise ValueError(f"name: expected one of {sorted(_FULL_MIRRORS)}, got {name!r}")
+    per_class = _per_class("valid", valid, 10)
+    pooch = _require("pooch", "pooch", "full()")
+    folder = Path(pooch.os_cache("dlcore") if cache is None else cache) / name
+    paths = [
+        _fetch(pooch, file, sha256, _FULL_MIRRORS[name], folder)
+        for file, sha256 in zip(_FULL_FILES, _FULL_SHA256[name], strict=True)
+    ]
+    x, y, x_test, y_test = map(_read_idx, paths)
+    rng = np.random.default_rng(_key(seed, _SPLIT))
+    (held,) = _balanced_rows(y, 10, {"valid": per_class}, rng)
+    rest = np.delete(np.arange(len(y)), held)
+    x, x_test = x[..., None], x_test[..., None]
+    data = Dataset(x[rest], y[rest], x[held], y[held], x_test, y_test, f"full_{name}", 10)
+    return _resized(data, size)
+
+
+def _fetch(pooch: Any, file: str, sha256: str, mirrors: Iterable[str], folder: Path) -> Path:
+    """Path of `file` in `folder`, from the first mirror that gives the right content."""
+    failures = []
+    for base in mirrors:
+        try:
+            # pooch writes to a temporary name and moves it only after the hash is right.
+            return Path(
+                pooch.retrieve(
+                    base + file,
+                    known_hash=f"sha256:{sha256}",
+                    fname=file,
+                    path=folder,
+                    downloader=pooch.HTTPDownloader(timeout=30),
+                )
+            )
+        except (OSError, ValueError) as error:  # no connection, HTTP error; wrong hash
+            failures.append(f"  {base + file}: {type(error).__name__}: {error}")
+    raise OSError(
+        f"could not download {file}. Connect to the internet and call again, or put the file "
+        f"with SHA-256 {sha256} into {folder}. Tried:\n" + "\n".join(failures)
+    )
+
+
+def _read_idx(path: Path) -> Array:
+    """An array of bytes from a gzipped IDX file: magic 0, 0, 8, ndim; sizes as big-endian int32."""
+    with gzip.open(path) as stream:
+        content = stream.read()
+    if content[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path}: expected an IDX file of bytes, got header {content[:4]!r}")
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+
+
+# Surfaces for optimizers --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A function of the plane for drawing how optimizers move.
+
+    ``value(p)`` maps ``(..., 2)`` to ``(...)`` and ``gradient(p)`` maps ``(..., 2)`` to
+    ``(..., 2)``, for floating arrays of NumPy or CuPy, in the array's own dtype. `start` is the
+    usual starting point, `minimum` a point where the value is least.
+    """
+
+    name: str
+    value: Callable[[Any], Any]
+    gradient: Callable[[Any], Any]
+    start: tuple[float, float]
+    minimum: tuple[float, float]
+
+
+def _coordinates(point: Any) -> tuple[Any, Any]:
+    if point.dtype.kind != "f" or point.ndim < 1 or point.shape[-1] != 2:
+        raise ValueError(
+            f"point: expected a floating array (..., 2), got {point.dtype} {point.shape}"
+        )
+    return point[..., 0], point[..., 1]
+
+
+def _joined(like: Any, dx: Any, dy: Any) -> Any:
+    out = like.copy()  # not xp.stack: this module need not know NumPy from CuPy
+    out[..., 0] = dx
+    out[..., 1] = dy
+    return out
+
+
+def _ravine_value(point: Any, condition: float) -> Any:
+    x, y = _coordinates(point)
+    return 0.5 * (x * x + condition * y * y)
+
+
+def _ravine_gradient(point: Any, condition: float) -> Any:
+    x, y = _coordinates(point)
+    return _joined(point, x, condition * y)
+
+
+def ravine(condition: float = 100.0) -> Surface:
+    """Quadratic ravine ``f = (x² + κ y²) / 2`` with condition number κ, least at the origin.
+
+    Raises ValueError: `condition` below 1 or not finite.
+    """
+    kappa = checks.real("condition", condition, 1)  # a Python float keeps float32 points float32
+    value = partial(_ravine_value, condition=kappa)
+    gradient = partial(_ravine_gradient, condition=kappa)
+    return Surface("ravine", value, gradient, (10.0, 1.0), (0.0, 0.0))
+
+
+def _saddle_value(point: Any) -> Any:
+    x, y = _coordinates(point)
+    return 0.5 * (x * x - y * y) + 0.25 * y**4
+
+
+def _saddle_gradient(point: Any) -> Any:
+    x, y = _coordinates(point)
+    return _joined(point, x, y * y * y - y)
+
+
+def saddle() -> Surface:
+    """Saddle ``f = (x² − y²) / 2 + y⁴ / 4``: flat at the origin, least at (0, ±1), f = −1/4."""
+    return Surface("saddle", _saddle_value, _saddle_gradient, (1.0, 0.001), (0.0, 1.0))
+
+
+def _rosenbrock_value(point: Any) -> Any:
+    x, y = _coordinates(point)
+    return (1 - x) ** 2 + 100 * (y - x * x) ** 2
+
+
+def _rosenbrock_gradient(point: Any) -> Any:
+    x, y = _coordinates(point)
+    rise = y - x * x
+    return _joined(point, 2 * (x - 1) - 400 * x * rise, 200 * rise)
+
+
+def rosenbrock() -> Surface:
+    """Rosenbrock's bent valley ``f = (1 − x)² + 100 (y − x²)²``, least at (1, 1), f = 0.
+
+    Source: Rosenbrock, An automatic method for finding the greatest or least value of a
+    function, The Computer Journal 3, 1960.
+    """
+    return Surface("rosenbrock", _rosenbrock_value, _rosenbrock_gradient, (-1.2, 1.0), (1.0, 1.0))
