@@ -52,7 +52,8 @@ def _require(module: str, package: str, caller: str) -> Any:
 class Dataset:
     """Training, validation and test part of a classification problem, as host arrays.
 
-    Shapes: ``x_*`` float32 ``(N, features)`` or ``(N, H, W, C)``; ``y_*`` int64 ``(N,)``, values
+    Shapes: ``x_*`` float32 ``(N, features)``, sequences ``(N, T, features)`` or images
+    ``(N, H, W, C)``; ``y_*`` int64 ``(N,)``, values
     0 … classes − 1. Validation and test part may be empty. Arrays are converted to these types
     and are read-only: replicas, seeds and threads share them.
 
@@ -167,6 +168,17 @@ class Dataset:
         square = (height // k, k, width // k, k, channels)
         return self._map(lambda x: x.reshape(len(x), *square).mean(axis=(2, 4)))
 
+    def sequences(self) -> Dataset:
+        """Rows as sequences of one feature: ``(N, T)`` to ``(N, T, 1)``, for recurrent layers.
+
+        Raises ValueError for inputs that are not rows.
+        """
+        if self.x_train.ndim != 2:
+            raise ValueError(
+                f"sequences: expected rows (N, T), got x_train of shape {self.x_train.shape}"
+            )
+        return self._map(lambda x: x[..., None])
+
     def flat(self) -> Dataset:
         """Images as rows: ``(N, H, W, C)`` to ``(N, H·W·C)``; rows stay rows."""
         features = int(np.prod(self.x_train.shape[1:]))
@@ -182,8 +194,10 @@ def _read_only(array: Array) -> Array:
 def _inputs(name: str, value: Any) -> Array:
     with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
         x = np.ascontiguousarray(value, dtype=np.float32)
-    if x.ndim not in (2, 4):
-        raise ValueError(f"{name}: expected (N, features) or (N, H, W, C), got shape {x.shape}")
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{name}: expected (N, features), (N, T, features) or (N, H, W, C), got shape {x.shape}"
+        )
     if not np.isfinite(x).all():
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
     return _read_only(x)

@@ -726,3 +726,12 @@ def test_ravine_condition_number():
 def test_surface_refuses(point):
     with pytest.raises(ValueError, match=r"point: expected a floating array \(..., 2\)"):
         datasets.rosenbrock().value(point)
+
+
+def test_sequences_have_one_feature_per_step():
+    rows = datasets.mnist1d(train=100, valid=0, test=20, seed=1)
+    turned = rows.sequences()
+    assert turned.x_train.shape == (100, 40, 1)
+    np.testing.assert_array_equal(turned.x_train[..., 0], rows.x_train)
+    with pytest.raises(ValueError, match="expected rows"):
+        turned.sequences()
