@@ -1,0 +1,1 @@
+"""What the site and the notebooks need beyond Jupyter Book's configuration; no part of dlcore."""

@@ -1,0 +1,55 @@
+"""Build the site, strictly: every warning is an error, in a second run too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+STAMP = BUILD / "inputs.sha256"
+
+
+def fingerprint() -> str:
+    """Digest of what Sphinx does not watch: settings, table of contents, extension, list of modules."""
+    digest = hashlib.sha256(os.environ.get("BOOK_REPOSITORY_URL", "-").encode())
+    digest.update(" ".join(sorted(p.name for p in (ROOT / "dlcore").glob("*.py"))).encode())
+    watched = [ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "requirements-book.txt"]
+    watched += sorted(p for p in (ROOT / "book").rglob("*") if p.suffix in (".py", ".css", ".svg"))
+    for path in watched:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def forget() -> None:
+    """Remove what an earlier build left, so that the next one reads every page anew."""
+    for name in ("html", ".doctrees"):
+        shutil.rmtree(BUILD / name, ignore_errors=True)
+    STAMP.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Build; return 0 only if there was no warning."""
+    now = fingerprint()
+    if not STAMP.exists() or STAMP.read_text() != now:
+        forget()
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True)
+    if done.returncode:
+        # Sphinx warns about a page only when it reads it: an incremental build would pass now.
+        forget()
+        print(done.stdout, done.stderr, sep="\n")
+        print("The book was not built: every warning above counts as an error.", file=sys.stderr)
+        return 1
+    STAMP.write_text(now)
+    print(f"The book is built. Open {(BUILD / 'html' / 'index.html').as_uri()}")
+    print("or run `make serve`.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
