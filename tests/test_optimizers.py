@@ -1,0 +1,179 @@
+import math
+
+import numpy as np
+import pytest
+import small
+
+import dlcore as dl
+from dlcore import optimizers
+
+
+def sgd(g, lr, decay, theta):
+    for k in range(len(g)):
+        theta = theta - lr * g[k] - lr * decay * theta
+    return theta
+
+
+def momentum(g, lr, decay, theta, beta=0.9):
+    v = 0.0
+    for k in range(len(g)):
+        v = beta * v + g[k]
+        theta = theta - lr * v - lr * decay * theta
+    return theta
+
+
+def adam(g, lr, decay, theta, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    m = v = 0.0
+    for k in range(len(g)):
+        m = beta1 * m + (1 - beta1) * g[k]
+        v = beta2 * v + (1 - beta2) * g[k] ** 2
+        m_hat, v_hat = m / (1 - beta1 ** (k + 1)), v / (1 - beta2 ** (k + 1))
+        theta = theta - lr * m_hat / (math.sqrt(v_hat) + epsilon) - lr * decay * theta
+    return theta
+
+
+#: Optimizer, its recursion for one number in Python floats, and that one's settings.
+TABLE = [
+    (dl.SGD(), sgd, {}),
+    (dl.Momentum(), momentum, {}),
+    (dl.Momentum(0.5), momentum, dict(beta=0.5)),
+    (dl.Momentum(0.0), sgd, {}),
+    (dl.Adam(), adam, {}),
+    (dl.Adam(0.5, 0.9, 1e-3), adam, dict(beta1=0.5, beta2=0.9, epsilon=1e-3)),
+    (dl.Adam(0.0, 0.99), adam, dict(beta1=0.0, beta2=0.99)),
+]
+IDS = [f"{type(o).__name__}{list(k.values()) or ''}" for o, _, k in TABLE]
+
+
+def test_table_holds_every_optimizer():
+    assert {type(o) for o, _, _ in TABLE} == small.subclasses(dl.Optimizer)
+
+
+def make(backend, seeds=(0, 1, 2)):
+    return dl.Network(dl.mlp([3, 4, 2], activation=dl.Tanh), seeds, backend)
+
+
+def run(network, optimizer, lr, decay=0.0, steps=6, seed=0):
+    """Take steps with random gradients; return them (steps, parameters), and the start."""
+    backend, rng = network.backend, np.random.default_rng(seed)
+    start = backend.to_numpy(network.parameters).astype(float).copy()
+    g = rng.standard_normal((steps, start.size)) * np.exp(rng.standard_normal(start.size))
+    g = g.astype(backend.dtype)
+    lr = np.broadcast_to(np.asarray(lr, float), (network.replicas,))
+    decay = np.broadcast_to(np.asarray(decay, float), (network.replicas,))
+    decays = backend.asarray(np.append(lr * decay, 0)) if decay.any() else None
+    bound = optimizer.bind(network)
+    for k in range(steps):
+        network.gradients[...] = backend.asarray(g[k])
+        bound.step(backend.asarray(lr), decays)
+    return g.astype(float), start, bound
+
+
+def owners(network):
+    """For each element of the flat buffer: its replica, and whether it is a weight."""
+    replica, weight = np.zeros(network.parameters.size, int), np.zeros(network.parameters.size, bool)
+    for s in network.slots:
+        n = (s.stop - s.start) // network.replicas
+        replica[s.start : s.stop] = np.repeat(np.arange(network.replicas), n)
+        weight[s.start : s.stop] = s.name == "W"
+    return replica, weight
+
+
+LR, DECAY = np.array([0.1, 0.01, 0.0]), np.array([0.0, 0.3, 0.2])
+
+
+@pytest.mark.parametrize("decay", [None, DECAY], ids=["no decay", "decay"])
+@pytest.mark.parametrize(("optimizer", "formula", "settings"), TABLE, ids=IDS)
+def test_against_a_recursion_of_one_number(backend64, optimizer, formula, settings, decay):
+    """Each replica with its own rate and decay, each element alone; decay on weights only."""
+    network = make(backend64)
+    g, start, _ = run(network, optimizer, LR, 0.0 if decay is None else decay)
+    replica, weight = owners(network)
+    for i, found in enumerate(backend64.to_numpy(network.parameters)):
+        own = 0.0 if decay is None or not weight[i] else decay[replica[i]]
+        expected = formula(g[:, i], LR[replica[i]], own, start[i], **settings)
+        assert found == pytest.approx(expected, rel=1e-11, abs=1e-13)
+
+
+@pytest.mark.parametrize(("optimizer", "formula", "settings"), TABLE, ids=IDS)
+def test_float32(backend, optimizer, formula, settings):
+    """float32 throughout, and as near the exact recursion as float32 allows."""
+    network = make(backend)
+    g, start, bound = run(network, optimizer, 0.01, 0.1)
+    _, weight = owners(network)
+    expected = [
+        formula(g[:, i], 0.01, 0.1 * weight[i], start[i], **settings) for i in range(len(start))
+    ]
+    np.testing.assert_allclose(backend.to_numpy(network.parameters), expected, rtol=1e-4, atol=1e-5)
+    assert {b.dtype for b in (network.parameters, *bound.buffers)} == {np.dtype("float32")}
+    assert len(bound.buffers) == len(type(optimizer).state)
+
+
+@pytest.mark.parametrize("optimizer", [dl.SGD(), dl.Momentum(), dl.Adam()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("size", [1, 5, 12, 16, 1 << 20])
+def test_blocks_change_nothing(monkeypatch, optimizer, size):
+    whole, cut = make("numpy"), make("numpy")
+    run(whole, optimizer, LR, DECAY)
+    monkeypatch.setattr(optimizers, "BLOCK", size)
+    run(cut, optimizer, LR, DECAY)
+    np.testing.assert_array_equal(whole.parameters, cut.parameters)
+    covered = optimizer.bind(cut).blocks
+    assert sum(block.theta.size for block in covered) == cut.parameters.size
+    assert all(block.theta.size <= max(size, 1) for block in covered)
+
+
+@pytest.mark.parametrize("optimizer", [dl.SGD(), dl.Momentum(), dl.Adam()], ids=lambda o: type(o).__name__)
+def test_one_block_of_a_gpu_equals_the_blocks_of_a_cpu(monkeypatch, optimizer):
+    cpu, gpu = make("numpy"), make("numpy")
+    run(cpu, optimizer, LR, DECAY)
+    monkeypatch.setattr(optimizers, "_blocks_on_cpu", optimizers._block_on_device)
+    run(gpu, optimizer, LR, DECAY)
+    np.testing.assert_array_equal(cpu.parameters, gpu.parameters)
+
+
+@pytest.mark.parametrize("optimizer", [dl.SGD(), dl.Momentum(), dl.Adam()], ids=lambda o: type(o).__name__)
+def test_rate_zero_changes_nothing(optimizer):
+    network = make("numpy")
+    before = network.parameters.copy()
+    run(network, optimizer, [0.0, 0.1, 0.0], DECAY)
+    for r, moved in enumerate([False, True, False]):
+        changed = small.parameters(network, r) != before[owners(network)[0] == r]
+        assert changed.any() == moved
+
+
+def test_bind_starts_fresh():
+    """One optimizer object serves many networks; each binding has state and count of its own."""
+    optimizer = dl.Adam()
+    first, second = make("numpy"), make("numpy")
+    run(first, optimizer, 0.01)
+    run(second, optimizer, 0.01)
+    np.testing.assert_array_equal(first.parameters, second.parameters)
+    assert not hasattr(optimizer, "buffers")
+
+
+def test_adam_keeps_denormals_out():
+    network = make("numpy", seeds=0)
+    bound = dl.Adam().bind(network)
+    network.gradients.fill(1e-17)
+    bound.step(np.full(1, 0.1, np.float32))
+    m, v = bound.buffers
+    np.testing.assert_array_equal(v, np.float32(optimizers.TINY))
+    assert np.isfinite(network.parameters).all()
+    network.gradients.fill(0)
+    before = network.parameters.copy()
+    fresh = dl.Adam().bind(network)
+    fresh.step(np.full(1, 0.1, np.float32))
+    np.testing.assert_array_equal(network.parameters, before)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr"), [(dl.SGD(), 0.3), (dl.Momentum(), 0.05), (dl.Adam(), 0.05)], ids=["sgd", "m", "a"]
+)
+def test_reaches_the_minimum_of_a_bowl(backend, optimizer, lr):
+    network = make(backend)
+    target = backend.asarray(np.linspace(-1, 1, network.parameters.size))
+    bound, rate = optimizer.bind(network), backend.asarray(np.full(3, lr))
+    for _ in range(400):
+        network.gradients[...] = network.parameters - target
+        bound.step(rate)
+    np.testing.assert_allclose(backend.to_numpy(network.parameters), backend.to_numpy(target), atol=2e-3)
