@@ -178,24 +178,25 @@ def test_functions_and_methods_that_write():
 def test_operator_equals_numpys(name):
     names = {"and": "and_", "or": "or_"}
     f = getattr(operator, names.get(name, name))
+    g = np.power if name == "pow" else f  # NumPy's ** turns to sqrt and square where it can
     integer = name in ("and", "or", "xor", "invert")
     x, y = (
         (np.arange(9).reshape(3, 3), np.full((3, 3), 5)) if integer else (X[:, :, :3], X[:, :, 1:])
     )
     if name in ("neg", "abs", "invert"):
-        assert_equal(f(xp.asarray(x)), f(x))
+        assert_equal(f(xp.asarray(x)), g(x))
         return
-    assert_equal(f(*put([x, y])), f(x, y))
+    assert_equal(f(*put([x, y])), g(x, y))
     if name != "matmul":
         scalar = 2 if integer else 0.5
-        assert_equal(f(xp.asarray(x), scalar), f(x, scalar))
-        assert_equal(f(scalar, xp.asarray(x)), f(scalar, x))
-        assert_equal(f(np.asarray(scalar)[()], xp.asarray(x)), f(np.asarray(scalar)[()], x))
+        assert_equal(f(xp.asarray(x), scalar), g(x, scalar))
+        assert_equal(f(scalar, xp.asarray(x)), g(scalar, x))
+        assert_equal(f(np.asarray(scalar)[()], xp.asarray(x)), g(np.asarray(scalar)[()], x))
     if name in double.OPERATORS and name != "matmul":
         left = z = xp.asarray(x)
         z = getattr(operator, f"i{name}")(z, xp.asarray(y))
         assert z is left
-        assert_equal(z, f(x, y))
+        assert_equal(z, g(x, y))
 
 
 def test_attributes_and_constants():
@@ -575,7 +576,10 @@ def test_cupy_arrays_have_the_method_with_these_parameters(name):
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_numpy_has_the_function_with_these_parameters(name):
     signature = double.Signature(name, FUNCTIONS[name][1])
-    theirs = parameters(operator.attrgetter(name)(np), name)
+    try:
+        theirs = parameters(operator.attrgetter(name)(np), name)
+    except ValueError:
+        pytest.skip("this NumPy does not tell the parameters")
     assert set(signature.keywords) - {"casting", "optimize", "constant_values"} <= theirs.keywords
 
 
