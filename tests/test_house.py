@@ -1,0 +1,223 @@
+"""The house: locks, metadata, make targets, the wheel, and a strict build of a small book."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import dlcore
+from book.notebooks import normalise
+from book.verdicts import MIME
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCKS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-book.txt")}
+
+
+def pins(lock):
+    """Return {name and marker: (version, hashes)} of a lock's text."""
+    found = {}
+    for entry in re.split(r"\n(?=\S)", lock):
+        if match := re.match(r"([a-z0-9._-]+)==(\S+)( ; [^\\\n]*)?", entry):
+            name, version, marker = match.groups()
+            found[name, version, (marker or "").strip()] = frozenset(re.findall(r"sha256:[0-9a-f]{64}", entry))
+    return found
+
+
+def names(requirements):
+    return {re.match(r"[A-Za-z0-9._-]+", r)[0].lower().replace("_", "-") for r in requirements}
+
+
+def test_one_version():
+    version = PROJECT["project"]["version"]
+    assert dlcore.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_runtime_dependencies_have_lower_bounds_only():
+    for requirement in PROJECT["project"]["dependencies"]:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+>=[\d.]+", requirement), requirement
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_has_hashes_and_no_host(name):
+    found = pins(LOCKS[name])
+    assert len(found) > 80
+    assert all(found.values())
+    assert not re.search(r"https?:|--(extra-)?index|--find-links|file:", LOCKS[name])
+    assert not re.search(r"(?m)^(torch|jax|nvidia)", LOCKS[name])
+
+
+def test_lock_covers_pyproject():
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"]
+    book = project["dependencies"] + extras["book"] + PROJECT["dependency-groups"]["build"]
+    everything = book + extras["test"] + extras["dev"]
+    locked = {lock: {name for name, *_ in pins(text)} for lock, text in LOCKS.items()}
+    assert names(book) <= locked["requirements-book.txt"]
+    assert names(everything) <= locked["requirements.txt"]
+
+
+def test_the_two_locks_agree():
+    part, whole = pins(LOCKS["requirements-book.txt"]), pins(LOCKS["requirements.txt"])
+    versions = {name: {v for n, v, _ in whole if n == name} for name, *_ in whole}
+    for (name, version, _), hashes in part.items():
+        assert version in versions[name], name
+        assert any(hashes == h for (n, v, _), h in whole.items() if (n, v) == (name, version)), name
+
+
+def test_table_of_contents_has_every_chapter():
+    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    assert len(listed) == len(set(listed))
+    present = [p for pattern in ("*.ipynb", "appendix/*.md") for p in (ROOT / "chapters").glob(pattern)]
+    expected = {"intro"} | {p.relative_to(ROOT).with_suffix("").as_posix() for p in present}
+    assert set(listed) == expected
+
+
+def test_licences_are_stated():
+    assert "BSD 3-Clause" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "CC BY 4.0" in (ROOT / "LICENSE-text").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "BSD 3-Clause" in readme
+    assert "CC BY 4.0" in readme
+
+
+def test_readme_links_lead_somewhere():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", readme):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# make
+
+
+def make(*arguments):
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_make_help_names_the_targets():
+    text = make("help").stdout
+    for target in ("book", "test", "notebooks", "serve", "clean", "lock", "lint", "parity", "quick"):
+        assert f"make {target} " in text, target
+
+
+def test_make_says_which_python_is_missing(tmp_path):
+    done = make("PYTHON=no-such-python", f"VENV={tmp_path}/venv", f"{tmp_path}/venv/.book")
+    assert done.returncode != 0
+    assert "3.11 or newer" in done.stdout
+
+
+def test_make_says_that_venv_is_missing(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    done = make(f"PYTHON={python}", f"VENV={tmp_path}/venv", f"{tmp_path}/venv/.book")
+    assert done.returncode != 0
+    assert "apt install python3-venv" in done.stdout
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The wheel
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_data_and_the_licence(tmp_path):
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    content = zipfile.ZipFile(wheel).namelist()
+    data = {f"dlcore/data/{p.name}" for p in (ROOT / "dlcore" / "data").iterdir() if p.is_file()}
+    assert data
+    assert data <= set(content)
+    assert any(name.endswith("licenses/LICENSE") for name in content)
+    assert {name.split("/")[0] for name in content} == {"dlcore", f"dlcore-{dlcore.__version__}.dist-info"}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The strict build, on a book of two pages
+
+
+def build(folder, **environment):
+    """Build the book in a folder, without a repository unless one is given."""
+    command = [sys.executable, str(folder / "book" / "build.py")]
+    environment = {**os.environ, "BOOK_REPOSITORY_URL": "", **environment}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def small_book(folder, pages):
+    pytest.importorskip("jupyter_book")
+    shutil.copytree(ROOT / "book", folder / "book")
+    for name in ("_config.yml", "references.bib", "requirements-book.txt"):
+        shutil.copy(ROOT / name, folder)
+    chapters = "".join(f"  - file: {page}\n" for page in pages)
+    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: intro\nchapters:\n{chapters}")
+    (folder / "intro.md").write_text("# Small\n\n$$a = b$$\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_build_is_strict_and_offline(tmp_path):
+    folder = small_book(tmp_path, ["second"])
+    (folder / "second.md").write_text("# Second\n\n[nowhere](nowhere.md)\n")
+    for _ in range(2):  # Sphinx alone would pass the second time
+        done = build(folder)
+        assert done.returncode == 1
+        assert "nowhere" in done.stdout
+    (folder / "second.md").write_text("# Second\n")
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "index.html" in done.stdout
+    html = folder / "_build" / "html"
+    page = (html / "intro.html").read_text(encoding="utf-8")
+    loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"([^\"]+)\"", page)
+    assert [address for address in loaded if "//" in address] == []
+    assert "THEBE_JS_URL" not in page
+    assert 'src="_static/mathjax/tex-chtml.js' in page
+    assert (html / "_static/mathjax/tex-chtml.js").exists()
+    assert len(list((html / "_static/mathjax/output/chtml/fonts/woff-v2").glob("*.woff"))) > 20
+
+
+@pytest.mark.slow
+def test_api_page_and_launch_buttons(tmp_path):
+    folder = small_book(tmp_path, ["chapters/appendix/api", "chapters/sample"])
+    (folder / "chapters" / "appendix").mkdir(parents=True)
+    shutil.copy(ROOT / "chapters" / "appendix" / "api.md", folder / "chapters" / "appendix")
+    cells = [new_markdown_cell("# Sample"), new_code_cell("1", execution_count=1)]
+    cells[1].outputs = [new_output("execute_result", {"text/plain": "1", MIME: {}}, execution_count=1)]
+    nbformat.write(normalise(new_notebook(cells=cells)), folder / "chapters" / "sample.ipynb")
+    done = build(folder, BOOK_REPOSITORY_URL="https://github.com/someone/nets")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (folder / "_build/html/chapters/appendix/api.html").read_text(encoding="utf-8")
+    modules = {p.stem for p in (ROOT / "dlcore").glob("*.py") if not p.stem.startswith("_")}
+    assert {m for m in modules if f'id="module-dlcore.{m}"' in page} == modules
+    page = (folder / "_build/html/chapters/sample.html").read_text(encoding="utf-8")
+    assert 'href="https://colab.research.google.com/github/someone/nets/blob/main/chapters/sample.ipynb"' in page
+    kaggle = "https://kaggle.com/kernels/welcome?src=https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fmain%2F"
+    assert kaggle + "chapters%2Fsample.ipynb" in page
+
+
+def test_repository_comes_from_the_environment_or_git(tmp_path, monkeypatch):
+    pytest.importorskip("jupyter_book")
+    from book.extension import find_repository
+
+    monkeypatch.setenv("BOOK_REPOSITORY_URL", "https://github.com/someone/nets/")
+    assert find_repository(tmp_path) == "https://github.com/someone/nets"
+    monkeypatch.delenv("BOOK_REPOSITORY_URL")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert find_repository(tmp_path) == ""
+    remote = ["git", "-C", str(tmp_path), "remote", "add", "origin", "https://me:secret@github.com/someone/nets.git"]
+    subprocess.run(remote, check=True)
+    assert find_repository(tmp_path) == "https://github.com/someone/nets"
