@@ -27,7 +27,7 @@ export TQDM_DISABLE = 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------
 # Environments
 
 # $(call new_venv,FOLDER): a virtual environment, or a message that says what is missing.
@@ -59,7 +59,7 @@ $(VENV_PARITY)/.parity: pyproject.toml
 	@$(VENV_PARITY)/bin/python $(PIP) --editable '.[parity]'
 	@touch $@
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------
 # The book
 
 book: $(VENV)/.book ## build the site and say where to open it
@@ -75,7 +75,7 @@ notebooks: $(VENV)/.test ## run all notebooks and store their outputs, normalise
 quick: $(VENV)/.test ## run all notebooks at quick size, to see that they run; nothing is stored
 	DLCORE_SIZE=quick $(BIN)/python -m book.notebooks try chapters/*.ipynb
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------
 # Tests
 
 test: unit nbval ## dlcore's tests with coverage, then each notebook against its stored outputs
@@ -92,7 +92,7 @@ parity: $(VENV_PARITY)/.parity ## compare dlcore with PyTorch, in an environment
 	@if test -d parity; then $(VENV_PARITY)/bin/python -m pytest -p no:doctest parity; \
 	else echo "There is no parity/ yet: nothing to compare."; fi
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------
 # Keeping the house
 
 lint: $(VENV)/.test ## formatting, common mistakes, types

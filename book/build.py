@@ -37,7 +37,14 @@ def main() -> int:
     now = fingerprint()
     if not STAMP.exists() or STAMP.read_text() != now:
         forget()
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going", "-q"]
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+    ]
     done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True)
     if done.returncode:
         # Sphinx warns about a page only when it reads it: an incremental build would pass now.

@@ -17,9 +17,9 @@ API_PAGE = "chapters/appendix/api"
 API_MARK = "<!-- modules of dlcore -->"
 # The order in which data flow; a module that is not named here comes after these.
 API_ORDER = [
-    "datasets", "experiments", "training", "network", "layers", "recurrent", "convolution", "activations",
-    "initializers", "losses", "optimizers", "schedules", "regularizers", "augmentation", "probes", "meanfield",
-    "statistics", "plots", "gradcheck", "random", "backend",
+    "datasets", "experiments", "training", "network", "layers", "recurrent", "convolution",
+    "activations", "initializers", "losses", "optimizers", "schedules", "regularizers", "augmentation",
+    "probes", "meanfield", "statistics", "plots", "gradcheck", "random", "backend",
 ]  # fmt: skip
 
 
@@ -49,7 +49,9 @@ def find_repository(srcdir: str | Path) -> str:
         return repository_url(os.environ["BOOK_REPOSITORY_URL"])
     try:
         done = subprocess.run(
-            ["git", "-C", str(srcdir), "remote", "get-url", "origin"], capture_output=True, text=True
+            ["git", "-C", str(srcdir), "remote", "get-url", "origin"],
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError:
         return ""
@@ -102,7 +104,9 @@ def copy_mathjax(app, exception):
     """Put MathJax into the site: the one script that pages load, its extensions and its fonts."""
     if exception or app.builder.format != "html":
         return
-    source = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax"
+    source = (
+        Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax"
+    )
     target = Path(app.outdir) / "_static/mathjax"
     for part in ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts/woff-v2"):
         (target / part).parent.mkdir(parents=True, exist_ok=True)

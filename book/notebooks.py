@@ -1,7 +1,7 @@
 """Run the notebooks, store them in one normal form, and check what is stored.
 
-``python -m book.notebooks run FILES`` runs and stores, ``try FILES`` only runs, ``tidy FILES`` normalises without
-running, ``check FILES`` lists what is wrong with the stored notebooks.
+``python -m book.notebooks run FILES`` runs and stores, ``try FILES`` only runs, ``tidy FILES``
+normalises without running, ``check FILES`` lists what is wrong with the stored notebooks.
 """
 
 from __future__ import annotations
@@ -43,15 +43,19 @@ FOLDED = {
 CELL_METADATA = ("mystnb", "tags")
 
 # Marks that make nbval look away.
-NBVAL_MARKS = re.compile(r"(?i)\b(nbval|pytest)[-_](ignore[-_]output|skip|raises[-_]exception|validate|check)")
-MACHINE_PATH = re.compile(r"(?:(?<![\w.])/(?:home|root|Users|tmp|work|mnt|opt|var|usr)/\w|\b[A-Z]:\\\w|file://)")
+NBVAL_MARKS = re.compile(
+    r"(?i)\b(nbval|pytest)[-_](ignore[-_]output|skip|raises[-_]exception|validate|check)"
+)
+MACHINE_PATH = re.compile(
+    r"(?:(?<![\w.])/(?:home|root|Users|tmp|work|mnt|opt|var|usr)/\w|\b[A-Z]:\\\w|file://)"
+)
 
 
 def normalise(nb: NotebookNode) -> NotebookNode:
     """Bring a notebook into its normal form, in place: what does not belong to the content goes.
 
-    Metadata that editors leave, execution times, splits of the printed text that depend on timing, and colours that a
-    figure does not need. Cell ids stay as they are. A folded cell is folded in JupyterLab too.
+    Metadata that editors leave, execution times, splits of the printed text that depend on timing, and
+    colours that a figure does not need. Cell ids stay as they are. A folded cell is folded in JupyterLab too.
     """
     nb.metadata = nbformat.from_dict(METADATA)
     nb.nbformat, nb.nbformat_minor = 4, 5
@@ -122,7 +126,7 @@ def _notebook_problems(nb: NotebookNode, size: int) -> Iterator[str]:
     if size > MAX_NOTEBOOK:
         yield f"{size:,} bytes, at most {MAX_NOTEBOOK:,} are allowed"
     if normalise(nbformat.from_dict(nb)) != nb:
-        yield "not in normal form: run `make notebooks` (or `python -m book.notebooks tidy` if only metadata changed)"
+        yield "not in normal form: run `make notebooks`, or `python -m book.notebooks tidy`"
     words = sum(len(c.source.split()) for c in nb.cells if c.cell_type == "markdown")
     if not WORDS[0] <= words <= WORDS[1]:
         yield f"{words} words, expected {WORDS[0]} to {WORDS[1]}"

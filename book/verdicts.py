@@ -36,7 +36,10 @@ def record_problems(record: dict, text: str) -> Iterator[str]:
         yield f"{name}: {record['verdict']!r} is no verdict"
     if record.get("size", "full") != "full":
         yield f"{name}: stored from a run of size {record['size']}, expected full"
-    if not text.startswith(f"{name} {record['verdict']}: ") or f"{record['seeds']} seeds" not in text:
+    if (
+        not text.startswith(f"{name} {record['verdict']}: ")
+        or f"{record['seeds']} seeds" not in text
+    ):
         yield f"{name}: the printed line does not say what the record says"
 
 
@@ -45,7 +48,11 @@ def compare(stored: list[dict], fresh: list[dict]) -> list[str]:
     names = [[record.get("id") for record in side] for side in (stored, fresh)]
     if names[0] != names[1]:
         return [f"verdicts {names[0]} are stored, {names[1]} came from the run"]
-    return [text for old, new in zip(stored, fresh, strict=True) for text in _differences(old, new, old["id"])]
+    return [
+        text
+        for old, new in zip(stored, fresh, strict=True)
+        for text in _differences(old, new, old["id"])
+    ]
 
 
 def _differences(old: dict, new: dict, name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What nbval needs here: verdicts are compared by their records, with a tolerance, in the very run that nbval makes."""
+"""What nbval needs here: while it runs a notebook, verdicts are compared by their records, with a tolerance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pytest_itemcollected(item):
     size = os.environ.get("DLCORE_SIZE", "full")
     if size != "full":
         raise pytest.UsageError(
-            f"DLCORE_SIZE is {size!r}, but the stored outputs come from full size; use `make quick` for a quick run"
+            f"DLCORE_SIZE is {size!r}, but the stored outputs come from full size; see `make quick`"
         )
     item.compare_outputs = functools.partial(compare_outputs, item, item.compare_outputs)
 

@@ -19,7 +19,10 @@ from book.verdicts import MIME
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCKS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-book.txt")}
+LOCKS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("requirements.txt", "requirements-book.txt")
+}
 
 
 def pins(lock):
@@ -28,7 +31,9 @@ def pins(lock):
     for entry in re.split(r"\n(?=\S)", lock):
         if match := re.match(r"([a-z0-9._-]+)==(\S+)( ; [^\\\n]*)?", entry):
             name, version, marker = match.groups()
-            found[name, version, (marker or "").strip()] = frozenset(re.findall(r"sha256:[0-9a-f]{64}", entry))
+            found[name, version, (marker or "").strip()] = frozenset(
+                re.findall(r"sha256:[0-9a-f]{64}", entry)
+            )
     return found
 
 
@@ -77,7 +82,9 @@ def test_the_two_locks_agree():
 def test_table_of_contents_has_every_chapter():
     listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
     assert len(listed) == len(set(listed))
-    present = [p for pattern in ("*.ipynb", "appendix/*.md") for p in (ROOT / "chapters").glob(pattern)]
+    present = [
+        p for pattern in ("*.ipynb", "appendix/*.md") for p in (ROOT / "chapters").glob(pattern)
+    ]
     expected = {"intro"} | {p.relative_to(ROOT).with_suffix("").as_posix() for p in present}
     assert set(listed) == expected
 
@@ -97,19 +104,31 @@ def test_readme_links_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # make
 
 
 def make(*arguments):
     if not shutil.which("make"):
         pytest.skip("make is not installed")
-    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_make_help_names_the_targets():
     text = make("help").stdout
-    for target in ("book", "test", "notebooks", "serve", "clean", "lock", "lint", "parity", "quick"):
+    for target in (
+        "book",
+        "test",
+        "notebooks",
+        "serve",
+        "clean",
+        "lock",
+        "lint",
+        "parity",
+        "quick",
+    ):
         assert f"make {target} " in text, target
 
 
@@ -121,14 +140,16 @@ def test_make_says_which_python_is_missing(tmp_path):
 
 def test_make_says_that_venv_is_missing(tmp_path):
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"\n'
+    )
     python.chmod(0o755)
     done = make(f"PYTHON={python}", f"VENV={tmp_path}/venv", f"{tmp_path}/venv/.book")
     assert done.returncode != 0
     assert "apt install python3-venv" in done.stdout
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The wheel
 
 
@@ -143,10 +164,13 @@ def test_wheel_holds_the_data_and_the_licence(tmp_path):
     assert data
     assert data <= set(content)
     assert any(name.endswith("licenses/LICENSE") for name in content)
-    assert {name.split("/")[0] for name in content} == {"dlcore", f"dlcore-{dlcore.__version__}.dist-info"}
+    assert {name.split("/")[0] for name in content} == {
+        "dlcore",
+        f"dlcore-{dlcore.__version__}.dist-info",
+    }
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The strict build, on a book of two pages
 
 
@@ -154,7 +178,9 @@ def build(folder, **environment):
     """Build the book in a folder, without a repository unless one is given."""
     command = [sys.executable, str(folder / "book" / "build.py")]
     environment = {**os.environ, "BOOK_REPOSITORY_URL": "", **environment}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 def small_book(folder, pages):
@@ -196,7 +222,9 @@ def test_api_page_and_launch_buttons(tmp_path):
     (folder / "chapters" / "appendix").mkdir(parents=True)
     shutil.copy(ROOT / "chapters" / "appendix" / "api.md", folder / "chapters" / "appendix")
     cells = [new_markdown_cell("# Sample"), new_code_cell("1", execution_count=1)]
-    cells[1].outputs = [new_output("execute_result", {"text/plain": "1", MIME: {}}, execution_count=1)]
+    cells[1].outputs = [
+        new_output("execute_result", {"text/plain": "1", MIME: {}}, execution_count=1)
+    ]
     nbformat.write(normalise(new_notebook(cells=cells)), folder / "chapters" / "sample.ipynb")
     done = build(folder, BOOK_REPOSITORY_URL="https://github.com/someone/nets")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -204,9 +232,12 @@ def test_api_page_and_launch_buttons(tmp_path):
     modules = {p.stem for p in (ROOT / "dlcore").glob("*.py") if not p.stem.startswith("_")}
     assert {m for m in modules if f'id="module-dlcore.{m}"' in page} == modules
     page = (folder / "_build/html/chapters/sample.html").read_text(encoding="utf-8")
-    assert 'href="https://colab.research.google.com/github/someone/nets/blob/main/chapters/sample.ipynb"' in page
-    kaggle = "https://kaggle.com/kernels/welcome?src=https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fmain%2F"
-    assert kaggle + "chapters%2Fsample.ipynb" in page
+    assert (
+        'href="https://colab.research.google.com/github/someone/nets/blob/main/chapters/sample.ipynb"'
+        in page
+    )
+    notebook = "https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fmain%2Fchapters%2Fsample.ipynb"
+    assert f"https://kaggle.com/kernels/welcome?src={notebook}" in page
 
 
 def test_repository_comes_from_the_environment_or_git(tmp_path, monkeypatch):
@@ -218,6 +249,14 @@ def test_repository_comes_from_the_environment_or_git(tmp_path, monkeypatch):
     monkeypatch.delenv("BOOK_REPOSITORY_URL")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert find_repository(tmp_path) == ""
-    remote = ["git", "-C", str(tmp_path), "remote", "add", "origin", "https://me:secret@github.com/someone/nets.git"]
+    remote = [
+        "git",
+        "-C",
+        str(tmp_path),
+        "remote",
+        "add",
+        "origin",
+        "https://me:secret@github.com/someone/nets.git",
+    ]
     subprocess.run(remote, check=True)
     assert find_repository(tmp_path) == "https://github.com/someone/nets"

@@ -24,8 +24,9 @@ from book import notebooks, verdicts
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 RECORD = {
-    "id": "G1", "claim": "gradients shrink", "verdict": "holds", "effect": 52.3, "unit": "points", "low": 51.0,
-    "high": 53.6, "seeds": 20, "data": "MNIST-1D", "machine": "x86_64", "size": "full", "parts": {},
+    "id": "G1", "claim": "gradients shrink", "verdict": "holds", "effect": 52.3, "unit": "points",
+    "low": 51.0, "high": 53.6, "seeds": 20, "data": "MNIST-1D", "machine": "x86_64", "size": "full",
+    "parts": {},
 }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def test_stored_chapter(path):
     assert notebooks.problems(path) == []
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Every hole is shown by a notebook that is good but for that one thing.
 
 
@@ -49,7 +50,9 @@ def png(size=8, mode="P", noise=False):
     pixels = np.random.default_rng(0).integers(0, 256 if noise else 2, (size, size), dtype=np.uint8)
     image = Image.fromarray(pixels).convert("RGB")
     buffer = io.BytesIO()
-    (image.quantize(256 if noise else 4) if mode == "P" else image.convert(mode)).save(buffer, "PNG")
+    (image.quantize(256 if noise else 4) if mode == "P" else image.convert(mode)).save(
+        buffer, "PNG"
+    )
     return base64.b64encode(buffer.getvalue()).decode() + "\n"
 
 
@@ -69,13 +72,19 @@ def figure_cell(number=1):
 
 def verdict_cell(number, record=RECORD):
     cell = new_code_cell("dl.verdict()", execution_count=number)
-    cell.outputs = [new_output("display_data", {"text/plain": line(record), verdicts.MIME: dict(record)})]
+    cell.outputs = [
+        new_output("display_data", {"text/plain": line(record), verdicts.MIME: dict(record)})
+    ]
     return cell
 
 
 def good():
-    nb = new_notebook(cells=[new_markdown_cell("# Title\n\n" + "word " * 2500), figure_cell(1), verdict_cell(2)])
-    nb.cells += [new_code_cell("print(1)", execution_count=3, outputs=[new_output("stream", text="1\n")])]
+    nb = new_notebook(
+        cells=[new_markdown_cell("# Title\n\n" + "word " * 2500), figure_cell(1), verdict_cell(2)]
+    )
+    nb.cells += [
+        new_code_cell("print(1)", execution_count=3, outputs=[new_output("stream", text="1\n")])
+    ]
     return notebooks.normalise(nb)
 
 
@@ -153,7 +162,9 @@ HOLES = {
     "not in normal": lambda nb: nb.cells[1].outputs[0].data.update({"image/png": png(mode="RGB")}),
     "text/html": add_output(display(text_html="<div>random id</div>")),
     "widget-view": add_output(
-        new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "x"})
+        new_output(
+            "display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "x"}
+        )
     ),
     "no verdict": lambda nb: nb.cells[2].outputs.clear(),
     "lacks ['unit']": lambda nb: nb.cells[2].outputs[0].data[verdicts.MIME].pop("unit"),
@@ -161,7 +172,9 @@ HOLES = {
     "size quick": set_record(size="quick"),
     "what the record says": set_record(verdict="fails"),
     "the record says": set_record(seeds=19),
-    "a figure of": lambda nb: nb.cells[1].outputs[0].data.update({"image/png": png(320, noise=True)}),
+    "a figure of": lambda nb: (
+        nb.cells[1].outputs[0].data.update({"image/png": png(320, noise=True)})
+    ),
     "11 figures": lambda nb: nb.cells.extend(figure_cell(n) for n in range(4, 14)),
     "bytes, at most 2,000,000": lambda nb: nb.cells[3].outputs[0].update(text="x" * 2_000_000),
 }
@@ -183,10 +196,14 @@ def test_an_exception_that_is_meant_passes(tmp_path):
 
 def test_normalise_keeps_the_content():
     nb = good()
-    nb.metadata = nbformat.from_dict({"kernelspec": {"name": "mine"}, "widgets": {"a": 1}, "toc": {}})
+    nb.metadata = nbformat.from_dict(
+        {"kernelspec": {"name": "mine"}, "widgets": {"a": 1}, "toc": {}}
+    )
     ids = [c.id for c in nb.cells]
     cell = nb.cells[3]
-    cell.metadata = nbformat.from_dict({"tags": ["hide-cell"], "execution": {"t": 1}, "collapsed": True})
+    cell.metadata = nbformat.from_dict(
+        {"tags": ["hide-cell"], "execution": {"t": 1}, "collapsed": True}
+    )
     cell.outputs = [new_output("stream", text="1"), new_output("stream", text="\n")]
     notebooks.normalise(nb)
     assert nb.metadata == notebooks.METADATA
@@ -211,7 +228,8 @@ def test_quantise_meets_the_limit_and_keeps_the_picture():
     small = notebooks.quantise(original, limit=60_000)
     assert len(base64.b64decode(small)) <= 60_000
     before, after = (
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(p))).convert("L"), dtype=float) for p in (original, small)
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(p))).convert("L"), dtype=float)
+        for p in (original, small)
     )
     assert before.shape == after.shape
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.98
@@ -226,7 +244,7 @@ def test_running_does_not_store_what_failed(tmp_path, capsys):
     assert path.read_bytes() == before
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Records of verdicts: a fresh one against the stored one.
 
 CONDITIONS = RECORD | {
@@ -288,11 +306,13 @@ def test_a_missing_record_is_seen():
     assert verdicts.compare([RECORD], []) == ["verdicts ['G1'] are stored, [] came from the run"]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What nbval masks.
 
 PATTERNS = re.findall(
-    r"^regex: (.*)$\n^replace: (.*)$", (ROOT / "book" / "sanitize.cfg").read_text(encoding="utf-8"), re.MULTILINE
+    r"^regex: (.*)$\n^replace: (.*)$",
+    (ROOT / "book" / "sanitize.cfg").read_text(encoding="utf-8"),
+    re.MULTILINE,
 )
 
 
@@ -305,7 +325,10 @@ def masked(text):
 @pytest.mark.parametrize(
     ("stored", "fresh"),
     [
-        (line(RECORD), line(RECORD).replace("52.3", "51").replace("+51.0", "+50").replace("4.1", "-3")),
+        (
+            line(RECORD),
+            line(RECORD).replace("52.3", "51").replace("+51.0", "+50").replace("4.1", "-3"),
+        ),
         ("took 12.5 s", "took 3 s"),
         ("took 120 ms", "took 95.1 ms"),
         ("loss 1.2e-05", "loss 3e-5"),
@@ -339,7 +362,7 @@ def test_the_rest_is_compared(stored, fresh):
     assert masked(stored) != masked(fresh)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The whole way: nbval with our conftest, on a notebook whose cells differ from their stored outputs.
 
 EMIT = """from IPython.display import display
@@ -379,8 +402,22 @@ def test_nbval_with_our_comparison(tmp_path):
     ]
     nbformat.write(new_notebook(cells=[cell for cell, _ in cases]), tmp_path / "sample.ipynb")
     (tmp_path / "conftest.py").write_text((ROOT / "chapters" / "conftest.py").read_text())
-    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-rA"]
-    command += ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "book" / "sanitize.cfg")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(ROOT),
+        "-rA",
+    ]
+    command += [
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        str(ROOT / "book" / "sanitize.cfg"),
+    ]
     command += ["-p", "no:cacheprovider", str(tmp_path / "sample.ipynb")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     found = re.findall(r"^(PASSED|FAILED) .*::Cell (\d+)", done.stdout, re.MULTILINE)
@@ -393,7 +430,17 @@ def test_nbval_refuses_another_size(tmp_path, monkeypatch):
     nbformat.write(good(), tmp_path / "sample.ipynb")
     (tmp_path / "conftest.py").write_text((ROOT / "chapters" / "conftest.py").read_text())
     monkeypatch.setenv("DLCORE_SIZE", "quick")
-    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--nbval", "--collect-only"]
-    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--nbval",
+        "--collect-only",
+    ]
+    done = subprocess.run(
+        [*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode != 0
     assert "make quick" in done.stdout + done.stderr
