@@ -1,4 +1,4 @@
-"""What nbval needs here: while it runs a notebook, verdicts are compared by their records, with a tolerance."""
+"""What nbval needs here: it runs a notebook, we compare the records of verdicts, with a tolerance."""
 
 from __future__ import annotations
 
