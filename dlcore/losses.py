@@ -20,6 +20,7 @@ class SoftmaxCrossEntropy:
 
     kind = "labels"
     xp: Any = np
+    classes: Any = None
 
     def __call__(self, logits: Any, labels: Any) -> tuple[Any, Any]:
         xp, batch = self.xp, logits.shape[-2]
@@ -28,7 +29,9 @@ class SoftmaxCrossEntropy:
         z = logits - logits.max(axis=-1, keepdims=True)
         e = xp.exp(z)
         total = e.sum(axis=-1, keepdims=True)
-        target = labels[..., None] == xp.arange(logits.shape[-1])
+        if self.classes is None or len(self.classes) != logits.shape[-1]:
+            self.classes = xp.arange(logits.shape[-1])
+        target = labels[..., None] == self.classes
         log_p = (z - xp.log(total)) * target
         return log_p.sum(axis=(-2, -1)) * (-1 / batch), (e / total - target) / batch
 
