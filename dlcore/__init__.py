@@ -8,6 +8,7 @@ from dlcore import (
     meanfield,
     plots,
     probes,
+    schedules,
     statistics,
 )
 from dlcore.activations import (
@@ -28,20 +29,32 @@ from dlcore.experiments import lr_grid, setup, sweep
 from dlcore.layers import Dense, Flatten, Layer
 from dlcore.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from dlcore.network import Network, mlp
-from dlcore.optimizers import SGD, Adam, Momentum, Optimizer
+from dlcore.optimizers import (
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Momentum,
+    NAdam,
+    Nesterov,
+    Optimizer,
+    RMSProp,
+)
 from dlcore.random import Streams
 from dlcore.recurrent import SimpleRNN
 from dlcore.regularizers import clip_by_norm
+from dlcore.schedules import ReduceOnPlateau
 from dlcore.statistics import interval, paired_difference, verdict
 from dlcore.training import History, evaluate, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ELU", "GELU", "SELU", "SGD", "Adam", "Backend", "BinaryCrossEntropy", "Dense", "Flatten", "History",
-    "Identity", "Layer", "LeakyReLU", "Logistic", "MeanSquaredError", "Momentum", "Network", "Optimizer",
-    "ReLU", "Sigmoid", "SimpleRNN", "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh",
+    "ELU", "GELU", "SELU", "SGD", "AdaGrad", "Adam", "AdamW", "Backend", "BinaryCrossEntropy",
+    "Dense", "Flatten", "History", "Identity", "Layer", "LeakyReLU", "Logistic", "MeanSquaredError",
+    "Momentum", "NAdam", "Nesterov", "Network", "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau",
+    "Sigmoid", "SimpleRNN", "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh",
     "activations", "clip_by_norm", "datasets", "evaluate", "fit", "get_backend", "gradcheck",
-    "initializers", "interval", "lr_grid", "meanfield", "mlp", "paired_difference", "plots", "probes",
-    "setup", "statistics", "sweep", "verdict",
+    "initializers", "interval", "lr_grid", "meanfield", "mlp", "paired_difference", "plots",
+    "probes", "schedules", "setup", "statistics", "sweep", "verdict",
 ]  # fmt: skip

@@ -40,9 +40,11 @@ class Optimizer:
     """Base of all optimizers: subclasses name their ``state`` and give ``direction``.
 
     ``bind(network)`` returns a copy with fresh state for that network; ``step(lr, decay)`` updates it.
+    ``weight_decay`` is what ``fit`` uses where it is given none itself.
     """
 
     state: tuple[str, ...] = ()
+    weight_decay: float = 0.0
 
     def bind(self, network: Network) -> Optimizer:
         """Return a copy of this optimizer with zeroed state for ``network``."""
@@ -58,12 +60,17 @@ class Optimizer:
 
         ``decay``, lr times weight decay, has one more entry, 0 for the vectors; None means none.
         """
-        self.t += 1
+        self.advance()
         for block in self.blocks:
             update = self.direction(block.gradient, *block.state) * self.xp.take(lr, block.rates)
             if decay is not None:
                 update += self.xp.take(decay, block.decays) * block.theta
-            block.theta[...] -= update
+            theta = block.theta
+            theta -= update
+
+    def advance(self) -> None:
+        """Count the step: t is 1 in the first."""
+        self.t += 1
 
     def direction(self, g: Any, *state: Any) -> Any:
         """Return u for gradient g, updating the state in place."""
@@ -94,28 +101,148 @@ class Momentum(Optimizer):
         return v
 
 
+class Nesterov(Momentum):
+    r"""Momentum with the gradient looked up ahead: :math:`v \leftarrow \beta v + g`, :math:`u = g + \beta v`.
+
+    ``momentum`` :math:`\beta` = 0.9. PyTorch's form, in which :math:`\theta` is the point looked up
+    (Nesterov 1983; Sutskever et al. 2013).
+    """
+
+    def direction(self, g: Any, v: Any) -> Any:
+        return self.momentum * super().direction(g, v) + g
+
+
+class AdaGrad(Optimizer):
+    r"""Smaller steps where gradients have been large, for good (Duchi et al. 2011).
+
+    :math:`v \leftarrow v + g^2`, :math:`u = g/(\sqrt v + \epsilon)`. ``epsilon`` = 1e-10; v starts at 0, as
+    in PyTorch (Keras: 0.1).
+    """
+
+    state = ("v",)
+
+    def __init__(self, epsilon: float = 1e-10) -> None:
+        self.epsilon = checks.real("epsilon", epsilon, 0)
+
+    def direction(self, g: Any, v: Any) -> Any:
+        v += g * g
+        self.xp.maximum(v, TINY, out=v)
+        return g / (self.xp.sqrt(v) + self.epsilon)
+
+
+class RMSProp(Optimizer):
+    r"""AdaGrad that forgets (Tieleman & Hinton 2012).
+
+    :math:`v \leftarrow \beta_2 v + (1-\beta_2) g^2`, :math:`u = g/(\sqrt v + \epsilon)`. ``beta2`` = 0.9,
+    as in the lecture and in Keras (PyTorch calls it alpha, 0.99); ``epsilon`` = 1e-8. v starts at 0 and
+    is not corrected for it.
+    """
+
+    state = ("v",)
+
+    def __init__(self, beta2: float = 0.9, epsilon: float = 1e-8) -> None:
+        self.beta2 = checks.real("beta2", beta2, 0, 1, ends="[)")
+        self.epsilon = checks.real("epsilon", epsilon, 0)
+
+    def direction(self, g: Any, v: Any) -> Any:
+        v *= self.beta2
+        v += (1 - self.beta2) * g * g
+        self.xp.maximum(v, TINY, out=v)
+        return g / (self.xp.sqrt(v) + self.epsilon)
+
+
 class Adam(Optimizer):
     r"""Moments of the gradient, corrected for their start at zero (Kingma & Ba 2015).
 
     :math:`m \leftarrow \beta_1 m + (1-\beta_1) g`, :math:`v \leftarrow \beta_2 v + (1-\beta_2) g^2`,
     :math:`u = \hat m / (\sqrt{\hat v} + \epsilon)` with :math:`\hat m = m/(1-\beta_1^t)`,
-    :math:`\hat v = v/(1-\beta_2^t)`. Defaults 0.9, 0.999, 1e-8.
+    :math:`\hat v = v/(1-\beta_2^t)`. Defaults 0.9, 0.999, 1e-8. With ``bias_correction=False``
+    :math:`\hat m = m`, :math:`\hat v = v`.
     """
 
     state = ("m", "v")
 
-    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
-        self.beta1 = checks.real("beta1", beta1, 0, 1)
-        self.beta2 = checks.real("beta2", beta2, 0, 1)
+    def __init__(
+        self,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        bias_correction: bool = True,
+    ) -> None:
+        self.beta1 = checks.real("beta1", beta1, 0, 1, ends="[)")
+        self.beta2 = checks.real("beta2", beta2, 0, 1, ends="[)")
         self.epsilon = checks.real("epsilon", epsilon, 0)
+        self.bias_correction = bool(bias_correction)
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
+        self.average(g, m, v)
+        if not self.bias_correction:
+            return m / (self.xp.sqrt(v) + self.epsilon)
+        m_hat = m / (1 - self.beta1**self.t)
+        v_hat = v / (1 - self.beta2**self.t)
+        return m_hat / (self.xp.sqrt(v_hat) + self.epsilon)
+
+    def average(self, g: Any, m: Any, v: Any) -> None:
+        """Update both moments in place."""
         m *= self.beta1
         m += (1 - self.beta1) * g
         v *= self.beta2
         v += (1 - self.beta2) * g * g
         self.xp.maximum(v, TINY, out=v)
-        m_hat = m / (1 - self.beta1**self.t)
+
+
+class AdamW(Adam):
+    r"""Adam with weight decay :math:`\lambda` = 0.01 unless ``fit`` is told otherwise.
+
+    The same equations: decay is decoupled for every optimizer here (Loshchilov & Hutter 2019).
+    ``weight_decay`` is PyTorch's default; ``fit(weight_decay=...)`` comes first. The rest as in ``Adam``.
+    """
+
+    def __init__(
+        self,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        weight_decay: float = 0.01,
+        bias_correction: bool = True,
+    ) -> None:
+        super().__init__(beta1, beta2, epsilon, bias_correction=bias_correction)
+        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
+
+
+class NAdam(Adam):
+    r"""Adam with Nesterov's look ahead (Dozat 2016), in PyTorch's form.
+
+    :math:`\mu_t = \beta_1 (1 - \tfrac12\,0.96^{\psi t})` warms momentum up, m and v are Adam's, and
+    :math:`\hat m = \dfrac{\mu_{t+1}\, m}{1 - \prod_{i=1}^{t+1}\mu_i} + \dfrac{(1-\mu_t)\, g}{1 -
+    \prod_{i=1}^{t}\mu_i}`, :math:`u = \hat m/(\sqrt{v/(1-\beta_2^t)} + \epsilon)`. Defaults 0.9, 0.999,
+    1e-8, ``momentum_decay`` :math:`\psi` = 0.004.
+    """
+
+    def __init__(
+        self,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        momentum_decay: float = 0.004,
+    ) -> None:
+        super().__init__(beta1, beta2, epsilon)
+        self.momentum_decay = checks.real("momentum_decay", momentum_decay, 0)
+
+    def mu(self, t: int) -> float:
+        r"""Return :math:`\mu_t`."""
+        return self.beta1 * (1 - 0.5 * 0.96 ** (self.momentum_decay * t))
+
+    def advance(self) -> None:
+        super().advance()
+        self.product = self.mu(self.t) * (self.product if self.t > 1 else 1.0)
+
+    def direction(self, g: Any, m: Any, v: Any) -> Any:
+        self.average(g, m, v)
+        mu, ahead = self.mu(self.t), self.mu(self.t + 1)
+        m_hat = ahead / (1 - self.product * ahead) * m + (1 - mu) / (1 - self.product) * g
         v_hat = v / (1 - self.beta2**self.t)
         return m_hat / (self.xp.sqrt(v_hat) + self.epsilon)
 

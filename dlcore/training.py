@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore import checks
+from dlcore import checks, schedules
 from dlcore.backend import one_blas_thread
 from dlcore.datasets import Dataset
 from dlcore.losses import SoftmaxCrossEntropy
@@ -113,24 +113,25 @@ def fit(
     optimizer: Optimizer | type[Optimizer] = Adam,
     *,
     lr: float | Sequence[float],
-    weight_decay: float | Sequence[float] = 0.0,
+    weight_decay: float | Sequence[float] | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 100,
     loss: Any = None,
-    schedule: Callable[[int, int], float] | None = None,
+    schedule: Callable[[int, int], Any] | None = None,
     regularizers: Sequence[Any] = (),
     probe: Probe | None = None,
     evaluate_every: int = 1,
 ) -> History:
     """Train all replicas of a network together and return their history.
 
-    ``lr`` and ``weight_decay``: a number or one per replica. Give ``epochs`` or ``steps`` (the last
-    epoch may then be cut short). Batches of ``batch_size`` (default 100, at most the training set; the
-    last of an epoch may be shorter) come in an order keyed by the seed. ``schedule(step, steps)``
-    multiplies lr. ``regularizers`` act on gradients before each step. Every ``evaluate_every`` epochs,
-    and at the end, the validation part (if any) is evaluated and ``probe(network, before)`` is called
-    with the parameters before the last step, right after it.
+    ``lr`` and ``weight_decay``: a number or one per replica; decay is by default the optimizer's own
+    (0.01 of ``AdamW``, 0 of the others). Give ``epochs`` or ``steps`` (the last epoch may then be cut
+    short). Batches of ``batch_size`` (default 100, at most the training set; the last of an epoch may
+    be shorter) come in an order keyed by the seed. ``schedule(step, steps)`` multiplies lr: one of
+    ``dlcore.schedules`` or a function. ``regularizers`` act on gradients before each step. Every
+    ``evaluate_every`` epochs, and at the end, the validation part (if any) is evaluated and
+    ``probe(network, before)`` is called with the parameters before the last step, right after it.
 
     Replica r ends with the bits that its seed gives alone (NumPy, one BLAS thread, which ``fit``
     sets). A replica whose loss is not finite at the end of an epoch is marked in ``diverged`` and
@@ -144,15 +145,19 @@ def fit(
     checks.integer("steps", total, 1)
     checks.integer("evaluate_every", evaluate_every, 1)
     lr = checks.per_replica("lr", lr, network.replicas)
-    decay = checks.per_replica("weight_decay", weight_decay, network.replicas)
+    own = run.optimizer.weight_decay if weight_decay is None else weight_decay
+    decay = checks.per_replica("weight_decay", own, network.replicas)
+    schedule = schedules.begin(schedule, network.replicas)
     with one_blas_thread(), network.backend.quiet():
         for epoch, first in enumerate(range(0, total, per_epoch), start=1):
             span = range(first, min(total, first + per_epoch))
             record = epoch % evaluate_every == 0 or span.stop == total
-            factors = [schedule(k, total) if schedule else 1.0 for k in span]
-            rates = np.outer(factors, lr * ~run.diverged)
+            factors = [np.broadcast_to(schedule(k, total), lr.shape) for k in span]
+            rates = np.array(factors) * (lr * ~run.diverged)
             before = run.epoch(epoch, batch_size, rates, decay, regularizers, record and probe)
             run.finish(epoch, span.stop, record, probe, before)
+            if record:
+                schedule.record(run.records[-1][3])
     return run.history()
 
 
