@@ -32,6 +32,49 @@ def adam(g, lr, decay, theta, beta1=0.9, beta2=0.999, epsilon=1e-8):
     return theta
 
 
+def nesterov(g, lr, decay, theta, beta=0.9):
+    """From the textbook: the gradient is taken at theta (here) after the last v was applied."""
+    v = 0.0
+    for k in range(len(g)):
+        v = beta * v + g[k]
+        theta = theta - lr * (g[k] + beta * v) - lr * decay * theta
+    return theta
+
+
+def adagrad(g, lr, decay, theta, epsilon=1e-10):
+    for k in range(len(g)):
+        root = math.sqrt(sum(x * x for x in g[: k + 1]))
+        theta = theta - lr * g[k] / (root + epsilon) - lr * decay * theta
+    return theta
+
+
+def rmsprop(g, lr, decay, theta, beta2=0.9, epsilon=1e-8):
+    for k in range(len(g)):
+        v = sum((1 - beta2) * beta2 ** (k - i) * g[i] ** 2 for i in range(k + 1))
+        theta = theta - lr * g[k] / (math.sqrt(v) + epsilon) - lr * decay * theta
+    return theta
+
+
+def uncorrected(g, lr, decay, theta, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    m = v = 0.0
+    for k in range(len(g)):
+        m, v = beta1 * m + (1 - beta1) * g[k], beta2 * v + (1 - beta2) * g[k] ** 2
+        theta = theta - lr * m / (math.sqrt(v) + epsilon) - lr * decay * theta
+    return theta
+
+
+def nadam(g, lr, decay, theta, beta1=0.9, beta2=0.999, epsilon=1e-8, psi=0.004):
+    mu = [beta1 * (1 - 0.5 * 0.96 ** (psi * t)) for t in range(len(g) + 2)]
+    m = v = 0.0
+    for t in range(1, len(g) + 1):
+        m, v = beta1 * m + (1 - beta1) * g[t - 1], beta2 * v + (1 - beta2) * g[t - 1] ** 2
+        m_hat = mu[t + 1] * m / (1 - math.prod(mu[1 : t + 2]))
+        m_hat += (1 - mu[t]) * g[t - 1] / (1 - math.prod(mu[1 : t + 1]))
+        v_hat = v / (1 - beta2**t)
+        theta = theta - lr * m_hat / (math.sqrt(v_hat) + epsilon) - lr * decay * theta
+    return theta
+
+
 #: Optimizer, its recursion for one number in Python floats, and that one's settings.
 TABLE = [
     (dl.SGD(), sgd, {}),
@@ -41,8 +84,20 @@ TABLE = [
     (dl.Adam(), adam, {}),
     (dl.Adam(0.5, 0.9, 1e-3), adam, dict(beta1=0.5, beta2=0.9, epsilon=1e-3)),
     (dl.Adam(0.0, 0.99), adam, dict(beta1=0.0, beta2=0.99)),
+    (dl.Adam(bias_correction=False), uncorrected, {}),
+    (dl.AdamW(), adam, {}),
+    (dl.AdamW(0.5, 0.9, 1e-3), adam, dict(beta1=0.5, beta2=0.9, epsilon=1e-3)),
+    (dl.Nesterov(), nesterov, {}),
+    (dl.Nesterov(0.5), nesterov, dict(beta=0.5)),
+    (dl.AdaGrad(), adagrad, {}),
+    (dl.AdaGrad(0.1), adagrad, dict(epsilon=0.1)),
+    (dl.RMSProp(), rmsprop, {}),
+    (dl.RMSProp(0.99, 1e-3), rmsprop, dict(beta2=0.99, epsilon=1e-3)),
+    (dl.NAdam(), nadam, {}),
+    (dl.NAdam(0.5, 0.9, 1e-3, 0.1), nadam, dict(beta1=0.5, beta2=0.9, epsilon=1e-3, psi=0.1)),
 ]
 IDS = [f"{type(o).__name__}{list(k.values()) or ''}" for o, _, k in TABLE]
+DEFAULTS = sorted(small.subclasses(dl.Optimizer), key=lambda cls: cls.__name__)
 
 
 def test_table_holds_every_optimizer():
@@ -71,7 +126,10 @@ def run(network, optimizer, lr, decay=0.0, steps=6, seed=0):
 
 def owners(network):
     """For each element of the flat buffer: its replica, and whether it is a weight."""
-    replica, weight = np.zeros(network.parameters.size, int), np.zeros(network.parameters.size, bool)
+    replica, weight = (
+        np.zeros(network.parameters.size, int),
+        np.zeros(network.parameters.size, bool),
+    )
     for s in network.slots:
         n = (s.stop - s.start) // network.replicas
         replica[s.start : s.stop] = np.repeat(np.arange(network.replicas), n)
@@ -109,7 +167,7 @@ def test_float32(backend, optimizer, formula, settings):
     assert len(bound.buffers) == len(type(optimizer).state)
 
 
-@pytest.mark.parametrize("optimizer", [dl.SGD(), dl.Momentum(), dl.Adam()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("optimizer", [cls() for cls in DEFAULTS], ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize("size", [1, 5, 12, 16, 1 << 20])
 def test_blocks_change_nothing(monkeypatch, optimizer, size):
     whole, cut = make("numpy"), make("numpy")
@@ -122,7 +180,7 @@ def test_blocks_change_nothing(monkeypatch, optimizer, size):
     assert all(block.theta.size <= max(size, 1) for block in covered)
 
 
-@pytest.mark.parametrize("optimizer", [dl.SGD(), dl.Momentum(), dl.Adam()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("optimizer", [cls() for cls in DEFAULTS], ids=lambda o: type(o).__name__)
 def test_one_block_of_a_gpu_equals_the_blocks_of_a_cpu(monkeypatch, optimizer):
     cpu, gpu = make("numpy"), make("numpy")
     run(cpu, optimizer, LR, DECAY)
@@ -131,7 +189,7 @@ def test_one_block_of_a_gpu_equals_the_blocks_of_a_cpu(monkeypatch, optimizer):
     np.testing.assert_array_equal(cpu.parameters, gpu.parameters)
 
 
-@pytest.mark.parametrize("optimizer", [dl.SGD(), dl.Momentum(), dl.Adam()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("optimizer", [cls() for cls in DEFAULTS], ids=lambda o: type(o).__name__)
 def test_rate_zero_changes_nothing(optimizer):
     network = make("numpy")
     before = network.parameters.copy()
@@ -156,7 +214,7 @@ def test_adam_keeps_denormals_out():
     bound = dl.Adam().bind(network)
     network.gradients.fill(1e-17)
     bound.step(np.full(1, 0.1, np.float32))
-    m, v = bound.buffers
+    _, v = bound.buffers
     np.testing.assert_array_equal(v, np.float32(optimizers.TINY))
     assert np.isfinite(network.parameters).all()
     network.gradients.fill(0)
@@ -166,14 +224,49 @@ def test_adam_keeps_denormals_out():
     np.testing.assert_array_equal(network.parameters, before)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "lr"), [(dl.SGD(), 0.3), (dl.Momentum(), 0.05), (dl.Adam(), 0.05)], ids=["sgd", "m", "a"]
-)
-def test_reaches_the_minimum_of_a_bowl(backend, optimizer, lr):
+#: First rates, from which they fall to 0 in 400 steps: Adam's kin moves by about lr whatever g is.
+BOWL = {dl.SGD: 0.3, dl.Momentum: 0.05, dl.Nesterov: 0.05, dl.AdaGrad: 0.5}
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_reaches_the_minimum_of_a_bowl(backend, cls):
     network = make(backend)
     target = backend.asarray(np.linspace(-1, 1, network.parameters.size))
-    bound, rate = optimizer.bind(network), backend.asarray(np.full(3, lr))
-    for _ in range(400):
+    bound, lr = cls().bind(network), BOWL.get(cls, 0.1)
+    for k in range(400):
         network.gradients[...] = network.parameters - target
-        bound.step(rate)
-    np.testing.assert_allclose(backend.to_numpy(network.parameters), backend.to_numpy(target), atol=2e-3)
+        bound.step(backend.asarray(np.full(3, lr * (1 - k / 400))))
+    np.testing.assert_allclose(
+        backend.to_numpy(network.parameters), backend.to_numpy(target), atol=2e-3
+    )
+
+
+def test_weight_decay_of_its_own_reaches_the_weights():
+    """``fit`` takes an optimizer's decay where it is told none; at 0 nothing decays."""
+    found = {}
+    for name, optimizer, own in [
+        ("adam", dl.Adam(), {}),
+        ("adamw", dl.AdamW, {}),
+        ("adam told", dl.Adam(), dict(weight_decay=0.01)),
+        ("more", dl.AdamW(weight_decay=0.5), {}),
+        ("told none", dl.AdamW(weight_decay=0.5), dict(weight_decay=0.0)),
+    ]:
+        network = dl.Network(dl.mlp([6, 4, 3]), range(2), "numpy")
+        dl.fit(network, small.blobs(), optimizer, lr=0.01, epochs=2, batch_size=20, **own)
+        found[name] = network.parameters.copy()
+    np.testing.assert_array_equal(found["adamw"], found["adam told"])
+    np.testing.assert_array_equal(found["adam"], found["told none"])
+    assert np.abs(found["more"]).sum() < np.abs(found["adamw"]).sum() < np.abs(found["adam"]).sum()
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0, 1.5])
+def test_settings_out_of_range(beta):
+    for make_one in (dl.Adam, dl.AdamW, dl.NAdam, dl.RMSProp):
+        with pytest.raises(ValueError, match=r"beta\d: expected a number in \[0, 1\)"):
+            make_one(beta)
+    with pytest.raises(ValueError, match="epsilon"):
+        dl.AdaGrad(-1.0)
+    with pytest.raises(ValueError, match="weight_decay"):
+        dl.AdamW(weight_decay=-0.1)
+    with pytest.raises(ValueError, match="momentum_decay"):
+        dl.NAdam(momentum_decay=-0.1)
