@@ -22,15 +22,19 @@ def integer(name: str, value: Any, at_least: int) -> int:
     return number
 
 
-def real(name: str, value: Any, low: float, high: float = math.inf, *, open_: bool = False) -> float:
-    """Return ``value`` as a float in [low, high], or in (low, high) if ``open_``."""
-    kind = f"a number in {'(' if open_ else '['}{low:g}, {high:g}{')' if open_ else ']'}"
+def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = "[]") -> float:
+    """Return ``value`` as a finite float in [low, high]; ``ends`` "(]", "[)" or "()" leave ends out."""
+    left, right = ends[0], ends[1] if high < math.inf else ")"
+    kind = f"a number in {left}{low:g}, {high:g}{right}"
     try:
+        if isinstance(value, str):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected {kind}, got {value!r}") from None
-    inside = low < number < high if open_ else low <= number <= high
-    if not inside or math.isinf(number):
+    above = low < number if left == "(" else low <= number
+    below = number < high if right == ")" else number <= high
+    if not (above and below):
         raise ValueError(f"{name}: expected {kind}, got {number!r}")
     return number
 
@@ -38,7 +42,10 @@ def real(name: str, value: Any, low: float, high: float = math.inf, *, open_: bo
 def per_replica(name: str, value: Any, replicas: int) -> np.ndarray:
     """Return float64 values ``(replicas,)`` from one number or one number per replica, all >= 0."""
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        array = array.astype(np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number or one per replica, got {value!r}") from None
     if array.shape not in ((), (replicas,)):

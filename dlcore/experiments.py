@@ -20,6 +20,7 @@ from dlcore import checks
 from dlcore.datasets import Dataset
 from dlcore.layers import Layer
 from dlcore.network import Network
+from dlcore.random import Streams
 from dlcore.training import Data, evaluate, fit
 
 #: Settings that differ between replicas of one shard; all others make shards of their own.
@@ -35,7 +36,8 @@ def lr_grid(centre: float, steps_each_side: int, factor: float = 10**0.5) -> lis
     >>> [round(lr, 4) for lr in lr_grid(0.1, 1)]
     [0.0316, 0.1, 0.3162]
     """
-    checks.real("centre", centre, 0, open_=True)
+    checks.real("centre", centre, 0, ends="(]")
+    checks.real("factor", factor, 0, ends="(]")
     n = checks.integer("steps_each_side", steps_each_side, 0)
     return [centre * factor**k for k in range(-n, n + 1)]
 
@@ -44,19 +46,24 @@ def setup(**sizes: Mapping[str, Any]) -> SimpleNamespace:
     """Return a chapter's numbers for the size that ``DLCORE_SIZE`` names (default ``full``).
 
     ``sizes`` maps each size to its numbers, the same names in each: ``setup(full=dict(seeds=20),
-    quick=dict(seeds=3))``. Names beginning with ``seeds`` must be counts and become lists of seeds, no
-    two of them overlapping, shifted by 10,000 × ``DLCORE_SEED``. The result also has ``size``. Raises
-    ``ValueError`` for a size that is not offered, or whose names differ.
+    quick=dict(seeds=3))``. Names beginning with ``seeds`` must be counts (at most 1000) and become
+    lists of seeds, no two of them overlapping, shifted by 10,000 × ``DLCORE_SEED``. The result also has
+    ``size``. Raises ``ValueError`` for a size that is not offered, or whose names differ.
     """
     size = os.environ.get("DLCORE_SIZE", "full")
     if size not in sizes:
         raise ValueError(f"DLCORE_SIZE: expected one of {sorted(sizes)}, got {size!r}")
     if any(set(numbers) != set(sizes[size]) for numbers in sizes.values()):
         raise ValueError("sizes: expected the same names in each size")
-    base = 10_000 * checks.integer("DLCORE_SEED", int(os.environ.get("DLCORE_SEED", "0")), 0)
+    moved = os.environ.get("DLCORE_SEED", "0")
+    if not moved.isdecimal():
+        raise ValueError(f"DLCORE_SEED: expected an integer >= 0, got {moved!r}")
+    base = 10_000 * int(moved)
     found: dict[str, Any] = {"size": size}
     for name, value in sizes[size].items():
         if name.startswith("seeds"):
+            if checks.integer(name, value, 1) > 1000:
+                raise ValueError(f"{name}: expected at most 1000 seeds, got {value}")
             found[name], base = list(range(base, base + value)), base + 1000
         else:
             found[name] = value
@@ -83,7 +90,9 @@ class Shard:
         curves = ("train_loss", "valid_loss", "valid_accuracy")
         found = {name: (("epoch",), getattr(history, name)) for name in curves}
         found["diverged"] = ((), history.diverged)
-        found["step"] = (("epoch",), np.broadcast_to(history.step, history.train_loss.shape))
+        for name in ("epoch", "step"):
+            values = np.broadcast_to(getattr(history, name), history.train_loss.shape)
+            found[f"_{name}"] = (("epoch",), values)
         for name, values in history.probes.items():
             found[name] = (("epoch", "layer"), values)
         if self.test:
@@ -118,7 +127,7 @@ def sweep(
     ``concurrent.futures.Executor`` can be given instead. The results do not depend on it. Curves that
     are shorter, or nets with fewer layers, are filled with NaN at the end of their dimension.
     """
-    seeds = tuple(range(checks.integer("seeds", seeds, 1)) if isinstance(seeds, int) else seeds)
+    seeds = _seeds(seeds)
     _check(network, settings)
     chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
     fixed = {k: v for k, v in settings.items() if k not in chosen}
@@ -176,8 +185,21 @@ def _label(value: Any) -> Any:
     return getattr(value, "__name__", None) or repr(value)
 
 
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    """Return distinct seeds from their number or themselves."""
+    if np.ndim(seeds) == 0:
+        return tuple(range(checks.integer("seeds", seeds, 1)))
+    found = Streams(seeds).seeds
+    if len(set(found)) < len(found):
+        raise ValueError(f"seeds: expected distinct seeds, got {seeds!r}")
+    return found
+
+
 def _per_seed(data: Any, seeds: Sequence[int]) -> dict[int, Dataset]:
     if isinstance(data, Mapping):
+        missing = [s for s in seeds if s not in data]
+        if missing:
+            raise ValueError(f"data: expected a set for each seed, got none for {missing}")
         return dict(data)
     if not callable(data):
         raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")
@@ -196,9 +218,12 @@ def _assemble(results, outer, inner, seeds, order, per_group) -> xr.Dataset:
         variables[name] = ((*dims, *extra), joined.reshape(*shape, *joined.shape[2:]))
     found = xr.Dataset(variables)
     labels = {k: list(v) for k, v in (outer | inner).items()} | {"seed": list(seeds)}
-    labels |= {d: np.arange(1, found.sizes[d] + 1) for d in ("epoch", "layer") if d in found.dims}
-    step = found["step"].max([d for d in found["step"].dims if d != "epoch"])
-    found = found.drop_vars("step").assign_coords(labels).assign_coords(step=step)
+    if "layer" in found.dims:
+        labels["layer"] = np.arange(1, found.sizes["layer"] + 1)
+    # Curves of other lengths are padded with NaN: the longest says which epoch and step it is.
+    counts = {n: found[f"_{n}"].max(dims).values.astype(int) for n in ("epoch", "step")}
+    found = found.drop_vars(["_epoch", "_step"]).assign_coords(labels)
+    found = found.assign_coords(epoch=counts["epoch"], step=("epoch", counts["step"]))
     return found.transpose(*order, "seed", ...)
 
 

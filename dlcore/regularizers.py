@@ -18,7 +18,7 @@ class clip_by_norm:
     max_norm: float
 
     def __post_init__(self) -> None:
-        checks.real("max_norm", self.max_norm, 0, open_=True)
+        checks.real("max_norm", self.max_norm, 0, ends="(]")
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""

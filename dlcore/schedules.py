@@ -164,7 +164,7 @@ class one_cycle(Schedule):
     end: float = 1 / 250_000
 
     def __post_init__(self) -> None:
-        checks.real("peak", self.peak, 0, 1, open_=True)
+        checks.real("peak", self.peak, 0, 1, "()")
         checks.real("start", self.start, 0)
         checks.real("end", self.end, 0)
 
@@ -221,7 +221,7 @@ class ReduceOnPlateau(Schedule):
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.real("factor", self.factor, 0, 1, open_=True)
+        checks.real("factor", self.factor, 0, 1, "()")
         checks.integer("patience", self.patience, 0)
         checks.real("threshold", self.threshold, 0, 1)
         checks.integer("cooldown", self.cooldown, 0)
