@@ -223,7 +223,7 @@ class ReduceOnPlateau(Schedule):
     def __post_init__(self) -> None:
         checks.real("factor", self.factor, 0, 1, "()")
         checks.integer("patience", self.patience, 0)
-        checks.real("threshold", self.threshold, 0, 1)
+        checks.real("threshold", self.threshold, 0, 1, ends="[)")
         checks.integer("cooldown", self.cooldown, 0)
         checks.real("end", self.end, 0)
 
