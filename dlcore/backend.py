@@ -66,9 +66,10 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
     """
     if isinstance(name, Backend):
         return name
-    kind = np.dtype(dtype)
-    if kind not in (np.dtype("float32"), np.dtype("float64")):
-        raise ValueError(f"dtype: expected float32 or float64, got {kind}")
+    kinds = [np.dtype(kind) for kind in ("float32", "float64") if dtype in (kind, np.dtype(kind))]
+    if not kinds:
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
+    kind = kinds[0]
     asked = os.environ.get("DLCORE_BACKEND", "auto") if name == "auto" else name
     if asked not in ("auto", "numpy", "cupy"):
         raise ValueError(f"backend: expected 'auto', 'numpy' or 'cupy', got {asked!r}")

@@ -14,6 +14,7 @@ import xarray as xr
 from dlcore.activations import Activation
 from dlcore.losses import SoftmaxCrossEntropy
 from dlcore.network import Network
+from dlcore.training import on_backend
 
 
 def weight_slots(network: Network) -> list[Any]:
@@ -29,7 +30,7 @@ def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
 
 
 def relative_update(network: Network, before: Any) -> dict[str, Any]:
-    r"""Return ``{"relative_update": (..., layers)}``: :math:`\lVert\Delta W\rVert/\lVert W\rVert` of a step."""
+    r"""Return ``{"relative_update": (..., layers)}``: a step's :math:`\lVert\Delta W\rVert/\lVert W\rVert`."""
     xp, ratios = network.backend.xp, []
     pairs = zip(_weights(network, network.parameters), _weights(network, before), strict=True)
     for new, old in pairs:
@@ -56,10 +57,13 @@ def signals(
     ``delta_rms`` (root mean square of the loss's gradient with respect to z), ``gradient_rms`` (of dW);
     of the activation that follows (NaN where none does): ``mean`` and ``output_variance``,
     ``saturated`` (share of unit outputs with :math:`|\phi'|` < ``saturated_below``), ``dead`` (share of
-    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host arrays.
+    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host arrays. Raises
+    ``ValueError`` for labels without an output, or a network without weights.
     """
-    backend, loss = network.backend, loss or SoftmaxCrossEntropy()
-    loss.xp = backend.xp
+    loss = on_backend(loss or SoftmaxCrossEntropy(), network)
+    backend, labels = network.backend, np.asarray(labels)
+    if not weight_slots(network):
+        raise ValueError("network: expected a layer with weights W, got none")
     a, rows = backend.asarray(x), []
     for layer in network.layers:
         a = layer.forward(a, True)
@@ -67,9 +71,12 @@ def signals(
             rows.append({"variance": a.var(axis=(-2, -1))})
         elif isinstance(layer, Activation) and rows:
             rows[-1] |= _activation_statistics(layer, saturated_below)
-    _, dy = loss(a, backend.asarray(labels, np.int64))
+    integers = loss.kind == "labels"
+    if integers and not (labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < a.shape[-1]):
+        raise ValueError(f"labels: expected integers in 0…{a.shape[-1] - 1}, got {labels!r}")
+    _, dy = loss(a, backend.asarray(labels, np.int64 if integers else None))
     row = len(rows)
-    for layer in reversed(network.layers):
+    for layer in reversed(network.layers[network.slots[0].layer :]):
         if hasattr(layer, "W"):
             row -= 1
             rows[row]["delta_rms"] = backend.xp.sqrt((dy * dy).mean(axis=(-2, -1)))

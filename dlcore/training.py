@@ -87,10 +87,11 @@ def evaluate(
     """
     if part not in ("train", "valid", "test"):
         raise ValueError(f"part: expected 'train', 'valid' or 'test', got {part!r}")
-    loss = _on_backend(loss or SoftmaxCrossEntropy(), network)
+    loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     held = Part(network, data, part, loss)
     if held.n == 0:
         raise ValueError(f"data: expected at least one {part} example, got none")
+    _check_outputs(network, held, loss)
     with one_blas_thread(), network.backend.quiet():
         return _evaluate(network, held, loss)
 
@@ -119,7 +120,7 @@ def fit(
     batch_size: int = 100,
     loss: Any = None,
     schedule: Callable[[int, int], Any] | None = None,
-    regularizers: Sequence[Any] = (),
+    regularizers: Any = (),
     probe: Probe | None = None,
     evaluate_every: int = 1,
 ) -> History:
@@ -129,9 +130,10 @@ def fit(
     (0.01 of ``AdamW``, 0 of the others). Give ``epochs`` or ``steps`` (the last epoch may then be cut
     short). Batches of ``batch_size`` (default 100, at most the training set; the last of an epoch may
     be shorter) come in an order keyed by the seed. ``schedule(step, steps)`` multiplies lr: one of
-    ``dlcore.schedules`` or a function. ``regularizers`` act on gradients before each step. Every
-    ``evaluate_every`` epochs, and at the end, the validation part (if any) is evaluated and
-    ``probe(network, before)`` is called with the parameters before the last step, right after it.
+    ``dlcore.schedules`` or a function. ``regularizers``, one or a sequence, act on gradients before
+    each step. Every ``evaluate_every`` epochs, and at the end, the validation part (if any) is
+    evaluated and ``probe(network, before)`` is called with the parameters before the last step, right
+    after it.
 
     Replica r ends with the bits that its seed gives alone (NumPy, one BLAS thread, which ``fit``
     sets). A replica whose loss is not finite at the end of an epoch is marked in ``diverged`` and
@@ -148,6 +150,11 @@ def fit(
     own = run.optimizer.weight_decay if weight_decay is None else weight_decay
     decay = checks.per_replica("weight_decay", own, network.replicas)
     schedule = schedules.begin(schedule, network.replicas)
+    regularizers = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
+    if not all(hasattr(regularizer, "gradients") for regularizer in regularizers):
+        raise TypeError(f"regularizers: expected some such as clip_by_norm(1.0), got {regularizers!r}")
+    if not (probe is None or callable(probe)):
+        raise TypeError(f"probe: expected a function of (network, before), got {probe!r}")
     with one_blas_thread(), network.backend.quiet():
         for epoch, first in enumerate(range(0, total, per_epoch), start=1):
             span = range(first, min(total, first + per_epoch))
@@ -166,9 +173,10 @@ class _Run:
 
     def __init__(self, network: Network, data: Data, optimizer: Any, loss: Any) -> None:
         self.network, self.backend = network, network.backend
-        self.loss = _on_backend(loss or SoftmaxCrossEntropy(), network)
+        self.loss = on_backend(loss or SoftmaxCrossEntropy(), network)
         self.train = Part(network, data, "train", self.loss)
         self.valid = Part(network, data, "valid", self.loss)
+        _check_outputs(network, self.train, self.loss)
         made = optimizer() if isinstance(optimizer, type) else optimizer
         if not isinstance(made, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {optimizer!r}")
@@ -260,8 +268,21 @@ def _sets(network: Network, data: Data) -> list[Dataset]:
     raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")
 
 
-def _on_backend(loss: Any, network: Network) -> Any:
-    """Return a copy of a loss (class or instance) that computes with the network's array module."""
+def _check_outputs(network: Network, held: Part, loss: Any) -> None:
+    """Raise ``ValueError`` unless one row gets through the network and each class has an output."""
+    with network.backend.quiet():
+        outputs = network.forward(held.x[:1], training=False).shape[-1]
+    if loss.kind == "labels" and outputs < held.classes:
+        raise ValueError(f"network: expected {held.classes} outputs, one per class, got {outputs}")
+
+
+def on_backend(loss: Any, network: Network) -> Any:
+    """Return a copy of a loss (class or instance) that computes with the network's array module.
+
+    Raises ``TypeError`` where either is something else.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(f"network: expected a Network, got {network!r}")
     made = loss() if isinstance(loss, type) else copy.copy(loss)
     if not (callable(made) and hasattr(made, "correct")):
         raise TypeError(f"loss: expected a loss such as SoftmaxCrossEntropy(), got {loss!r}")
