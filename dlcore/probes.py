@@ -30,7 +30,7 @@ def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
 
 
 def relative_update(network: Network, before: Any) -> dict[str, Any]:
-    r"""Return ``{"relative_update": (..., layers)}``: a step's :math:`\lVert\Delta W\rVert/\lVert W\rVert`."""
+    r"""Return ``{"relative_update": (..., layers)}``: :math:`\|\Delta W\|/\|W\|` of a step."""
     xp, ratios = network.backend.xp, []
     pairs = zip(_weights(network, network.parameters), _weights(network, before), strict=True)
     for new, old in pairs:

@@ -286,5 +286,5 @@ def on_backend(loss: Any, network: Network) -> Any:
     made = loss() if isinstance(loss, type) else copy.copy(loss)
     if not (callable(made) and hasattr(made, "correct")):
         raise TypeError(f"loss: expected a loss such as SoftmaxCrossEntropy(), got {loss!r}")
-    made.xp = network.backend.xp
+    made.xp, made.classes = network.backend.xp, None  # class indices may lie on another device
     return made
