@@ -269,6 +269,7 @@ def part(name, **values):
         (RECORD, RECORD | {"effect": 51.2, "low": 49.0, "machine": "another"}),
         (BOUND, BOUND | {"effect": 1e9}),
         (CONDITIONS, part("deep", effect=5.9)),
+        (CONDITIONS, CONDITIONS | {"parts": dict(reversed(CONDITIONS["parts"].items()))}),
         (TIMING, TIMING | {"effect": 9.0, "verdict": "undecided"}),
     ],
 )
