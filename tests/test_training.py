@@ -69,7 +69,9 @@ def test_double_equals_numpy():
         network = dl.Network(DEEP, range(4), backend)
         options = dict(lr=0.01, weight_decay=[0, 0.1, 0, 0.2], epochs=2, batch_size=16)
         clip = dl.clip_by_norm(0.3)
-        history = dl.fit(network, small.blobs, regularizers=clip, probe=dl.probes.learning, **options)
+        history = dl.fit(
+            network, small.blobs, regularizers=clip, probe=dl.probes.learning, **options
+        )
         found.append((backend.to_numpy(network.parameters), history))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1].valid_loss, found[1][1].valid_loss)
@@ -125,10 +127,14 @@ def test_diverged_replica(backend, optimizer):
     assert history.valid_accuracy[1, -1] == 1 / 3
     np.testing.assert_array_equal(small.parameters(network, 1), 0)
     for mine, other in ((0, 0), (2, 1)):
-        np.testing.assert_array_equal(small.parameters(network, mine), small.parameters(others, other))
+        np.testing.assert_array_equal(
+            small.parameters(network, mine), small.parameters(others, other)
+        )
         np.testing.assert_array_equal(history.valid_loss[mine], theirs.valid_loss[other])
         for name in ("train_loss", "valid_accuracy"):
-            np.testing.assert_array_equal(getattr(history, name)[mine], getattr(theirs, name)[other])
+            np.testing.assert_array_equal(
+                getattr(history, name)[mine], getattr(theirs, name)[other]
+            )
     assert np.isfinite(history.train_loss[[0, 2]]).all()
 
 
@@ -166,7 +172,9 @@ def test_records():
         seen.append(before.copy())
         return {"change": abs(net.parameters - before).reshape(2, -1)[:, :3]}
 
-    history = dl.fit(network, small.blobs(), lr=0.01, steps=16, batch_size=25, probe=probe, evaluate_every=2)
+    history = dl.fit(
+        network, small.blobs(), lr=0.01, steps=16, batch_size=25, probe=probe, evaluate_every=2
+    )
     assert history.epoch.tolist() == [2, 4, 6]  # 3 steps an epoch; the sixth is cut short
     assert history.step.tolist() == [6, 12, 16]
     assert history.train_loss.shape == history.valid_loss.shape == (2, 3)
