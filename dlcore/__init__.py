@@ -25,8 +25,9 @@ from dlcore.activations import (
     Tanh,
 )
 from dlcore.backend import Backend, get_backend
+from dlcore.convolution import Conv2D, MaxPool2D
 from dlcore.experiments import lr_grid, setup, sweep
-from dlcore.layers import Dense, Flatten, Layer
+from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, GaussianNoise, Layer
 from dlcore.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from dlcore.network import Network, mlp
 from dlcore.optimizers import (
@@ -40,7 +41,7 @@ from dlcore.optimizers import (
     Optimizer,
     RMSProp,
 )
-from dlcore.random import Streams
+from dlcore.random import Noise, Streams
 from dlcore.recurrent import SimpleRNN
 from dlcore.regularizers import clip_by_norm
 from dlcore.schedules import ReduceOnPlateau
@@ -50,9 +51,10 @@ from dlcore.training import History, evaluate, fit
 __version__ = "0.1.0"
 
 __all__ = [
-    "ELU", "GELU", "SELU", "SGD", "AdaGrad", "Adam", "AdamW", "Backend", "BinaryCrossEntropy",
-    "Dense", "Flatten", "History", "Identity", "Layer", "LeakyReLU", "Logistic", "MeanSquaredError",
-    "Momentum", "NAdam", "Nesterov", "Network", "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau",
+    "ELU", "GELU", "SELU", "SGD", "AdaGrad", "Adam", "AdamW", "Backend", "BatchNorm",
+    "BinaryCrossEntropy", "Conv2D", "Dense", "Dropout", "Flatten", "GaussianNoise", "History",
+    "Identity", "Layer", "LeakyReLU", "Logistic", "MaxPool2D", "MeanSquaredError", "Momentum",
+    "NAdam", "Nesterov", "Network", "Noise", "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau",
     "Sigmoid", "SimpleRNN", "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh",
     "activations", "clip_by_norm", "datasets", "evaluate", "fit", "get_backend", "gradcheck",
     "initializers", "interval", "lr_grid", "meanfield", "mlp", "paired_difference", "plots",

@@ -21,10 +21,19 @@ class Layer:
     parameter ``P`` and its gradient ``dP`` and sets both as attributes; ``backward`` writes gradients
     in place. ``xp`` is the array module. With ``needs_dx = False`` (the lowest layer that learns)
     nobody reads the gradient of the input, and a costly one is not computed.
+
+    ``buffers`` names arrays that belong to the layer but are not learned: name to (shape without
+    replica axis, start value). A layer with ``noisy = True`` draws from ``noise``, which the network
+    renews each epoch. ``input_ndim`` is the number of axes of an input without replica axis, where
+    the layer knows it.
     """
 
     xp: Any = np
     shapes: dict[str, tuple[int, ...]] = {}
+    buffers: dict[str, tuple[tuple[int, ...], float]] = {}
+    noisy = False
+    noise: Any = None
+    input_ndim: int | None = None
     needs_dx = True
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -47,8 +56,14 @@ class Dense(Layer):
     ``initializer`` draws W (default He normal), ``bias`` is the start value of b (default 0).
     """
 
+    input_ndim = 2
+
     def __init__(
-        self, fan_in: int, fan_out: int, initializer: str | Callable = "he_normal", bias: float = 0.0
+        self,
+        fan_in: int,
+        fan_out: int,
+        initializer: str | Callable = "he_normal",
+        bias: float = 0.0,
     ) -> None:
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.fan_out = checks.integer("fan_out", fan_out, 1)
@@ -89,3 +104,123 @@ class Flatten(Layer):
 
     def backward(self, dy: Any) -> Any:
         return dy.reshape(self.shape)
+
+
+class BatchNorm(Layer):
+    r"""Batch normalisation: :math:`y = \gamma\hat x + \beta`, :math:`\hat x = (x-\mu)/\sqrt{v+\epsilon}`.
+
+    While training, :math:`\mu` and v are mean and variance over the batch (n rows), and the running
+    ones follow: :math:`m \leftarrow (1-a)\,m + a\mu`, :math:`r \leftarrow (1-a)\,r + a v\,n/(n-1)`. In
+    prediction the running ones take their place. With sums over the batch, since :math:`\mu` and v
+    depend on every row,
+
+    .. math:: d\beta = \sum dy,\quad d\gamma = \sum dy\,\hat x,\quad
+        dx = \frac{\gamma}{\sqrt{v+\epsilon}}\Bigl(dy - \frac{d\beta + \hat x\,d\gamma}{n}\Bigr).
+
+    Shapes: x ``(..., batch, features)``, or with ``images=True`` ``(..., batch, height, width,
+    features)`` with statistics over batch, height and width; gamma (1 at the start), beta (0),
+    ``running_mean`` (0), ``running_var`` (1): ``(..., 1, features)``. ``momentum`` a = 0.1, the share
+    of the new value as in PyTorch; ``epsilon`` = 1e-5. Raises ``ValueError`` for another shape, and
+    for training with one row per feature, whose variance is none (Ioffe & Szegedy 2015).
+    """
+
+    def __init__(
+        self, features: int, momentum: float = 0.1, epsilon: float = 1e-5, images: bool = False
+    ) -> None:
+        self.features = checks.integer("features", features, 1)
+        self.momentum = checks.real("momentum", momentum, 0, 1)
+        self.epsilon = checks.real("epsilon", epsilon, 0)
+        self.images, self.input_ndim = images, 4 if images else 2
+        own = (1, features)
+        self.shapes = {"gamma": own, "beta": own}
+        self.buffers = {"running_mean": (own, 0.0), "running_var": (own, 1.0)}
+
+    def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"gamma": np.ones((1, self.features)), "beta": np.zeros((1, self.features))}
+
+    def forward(self, x: Any, training: bool) -> Any:
+        rows, self.training = self._rows(x), training
+        mean, var = self._statistics(rows) if training else (self.running_mean, self.running_var)
+        self.scale = 1 / self.xp.sqrt(var + self.epsilon)
+        self.x_hat = (rows - mean) * self.scale
+        return self._like(self.x_hat * self.gamma + self.beta, x)
+
+    def backward(self, dy: Any) -> Any:
+        rows = dy.reshape(*dy.shape[:-4], -1, self.features) if self.images else dy
+        (rows * self.x_hat).sum(axis=-2, keepdims=True, out=self.dgamma)
+        rows.sum(axis=-2, keepdims=True, out=self.dbeta)
+        if not self.needs_dx:
+            return None
+        if self.training:
+            rows = rows - (self.dbeta + self.x_hat * self.dgamma) / rows.shape[-2]
+        return self._like(rows * (self.gamma * self.scale), dy)
+
+    def _statistics(self, rows: Any) -> tuple[Any, Any]:
+        """Return mean and variance of the batch, and let the running ones follow."""
+        n, a = rows.shape[-2], self.momentum
+        if n < 2:
+            raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
+        mean = rows.mean(axis=-2, keepdims=True)
+        var = rows.var(axis=-2, keepdims=True)
+        for running, new, share in (
+            (self.running_mean, mean, a),
+            (self.running_var, var, a * n / (n - 1)),
+        ):
+            running *= 1 - a
+            running += share * new
+        return mean, var
+
+    def _rows(self, x: Any) -> Any:
+        if x.ndim < self.input_ndim or x.shape[-1] != self.features:
+            sizes = "batch, height, width" if self.images else "batch"
+            raise ValueError(f"x: expected shape (..., {sizes}, {self.features}), got {x.shape}")
+        return x.reshape(*x.shape[:-4], -1, self.features) if self.images else x
+
+    def _like(self, rows: Any, x: Any) -> Any:
+        return rows.reshape(*rows.shape[:-2], *x.shape[-4:]) if self.images else rows
+
+
+class Dropout(Layer):
+    r"""Dropout: :math:`y = x\,m/(1-p)` while training, with each m 0 with probability p, else 1.
+
+    Inverted dropout: the mean of y is x, and prediction is the identity. Shapes: any x with the batch
+    behind the replicas. ``rate`` p in [0, 1), default 0.5. ``forward(x, training=True)`` gives a draw
+    for Monte-Carlo dropout (Srivastava et al. 2014; Gal & Ghahramani 2016).
+    """
+
+    noisy = True
+
+    def __init__(self, rate: float = 0.5) -> None:
+        self.rate = checks.real("rate", rate, 0, 1, "[)")
+
+    def forward(self, x: Any, training: bool) -> Any:
+        self.mask = None
+        if not training or self.rate == 0:
+            return x
+        keep = self.noise.uniform(x.shape) >= self.rate
+        self.mask = keep.astype(x.dtype) * (1 / (1 - self.rate))
+        return x * self.mask
+
+    def backward(self, dy: Any) -> Any:
+        return dy if self.mask is None else dy * self.mask
+
+
+class GaussianNoise(Layer):
+    r"""Additive noise: :math:`y = x + \sigma\,\xi`, :math:`\xi \sim N(0, 1)`, while training only.
+
+    Shapes: any x with the batch behind the replicas. ``std`` :math:`\sigma \ge 0` in units of x,
+    default 0.1. A small one on the inputs acts like weight decay (Bishop 1995).
+    """
+
+    noisy = True
+
+    def __init__(self, std: float = 0.1) -> None:
+        self.std = checks.real("std", std, 0)
+
+    def forward(self, x: Any, training: bool) -> Any:
+        if not training or self.std == 0:
+            return x
+        return x + self.std * self.noise.normal(x.shape)
+
+    def backward(self, dy: Any) -> Any:
+        return dy

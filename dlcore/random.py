@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from dlcore import checks
+from dlcore.backend import Backend
 
 
 def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
@@ -47,3 +49,49 @@ class Streams:
         """Stack ``function(rng)`` over replicas: shape ``replicas + draw``, one draw per seed."""
         draws = np.stack([function(stream(seed, purpose, *index)) for seed in self.unique])
         return draws[self.index] if self.shape else draws[0]
+
+
+class Noise:
+    """Random arrays for dropout, noise and augmentation, drawn while training.
+
+    NumPy: host stream ``(seed, purpose, *index)``, one draw per unique seed: replicas of one seed
+    share their noise, and replica r has the bits of its seed alone. Other backends: one generator on
+    the device for all replicas, of equal distribution, without copies from the host.
+
+    >>> from dlcore import get_backend
+    >>> noise = Noise(Streams([4, 7, 4]), get_backend("numpy"), "noise", 0)
+    >>> draw = noise.uniform((3, 2))
+    >>> draw.dtype, bool((draw[0] == draw[2]).all()), bool((draw[0] == draw[1]).any())
+    (dtype('float32'), True, False)
+    """
+
+    def __init__(self, streams: Streams, backend: Backend, purpose: str, *index: int) -> None:
+        self.streams, self.dtype, self.on_host = streams, backend.dtype, backend.xp is np
+        if self.on_host:
+            self.generators = [stream(seed, purpose, *index) for seed in streams.unique]
+        else:
+            key = [zlib.crc32(purpose.encode()), *index, *streams.seeds]
+            state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+            self.generators = [backend.rng(int(state.item()))]
+
+    def uniform(self, shape: tuple[int, ...]) -> Any:
+        """Return uniform numbers in [0, 1), of the backend's type; ``shape`` begins with the replicas."""
+        return self._draw("random", shape)
+
+    def normal(self, shape: tuple[int, ...]) -> Any:
+        """Return normal numbers, mean 0 and variance 1; ``shape`` begins with the replicas."""
+        return self._draw("standard_normal", shape)
+
+    def _draw(self, kind: str, shape: tuple[int, ...]) -> Any:
+        axes = len(self.streams.shape)
+        if tuple(shape[:axes]) != self.streams.shape:
+            expected = ", ".join(map(str, (*self.streams.shape, "...")))
+            raise ValueError(f"shape: expected ({expected}), replicas first, got {tuple(shape)}")
+        if not self.on_host:
+            return getattr(self.generators[0], kind)(shape, dtype=self.dtype)
+        draws = np.empty((len(self.generators), *shape[axes:]), dtype=self.dtype)
+        for i, generator in enumerate(self.generators):
+            getattr(generator, kind)(out=draws[i : i + 1], dtype=self.dtype)
+        if not axes:
+            return draws[0]
+        return draws if len(draws) == len(self.streams.seeds) else draws[self.streams.index]

@@ -22,6 +22,8 @@ class SimpleRNN(Layer):
     :math:`h_t`: where it grows or shrinks in t, gradients explode or vanish.
     """
 
+    input_ndim = 3
+
     def __init__(
         self,
         fan_in: int,

@@ -188,6 +188,7 @@ class _Run:
     def epoch(self, number, batch_size, rates, decay, regularizers, keep) -> Any:
         """Train one epoch; nothing in its loop waits for the device or copies from the host."""
         net, xp, asarray = self.network, self.backend.xp, self.backend.asarray
+        net.start_epoch(number)
         order = net.streams.draw("batches", lambda rng: rng.permutation(self.train.n), number)
         order = asarray(order + self.train.offset, np.int64)
         padded = np.append(rates * decay, np.zeros((len(rates), 1)), axis=1)
