@@ -45,6 +45,11 @@ class Optimizer:
 
     state: tuple[str, ...] = ()
     weight_decay: float = 0.0
+    # What ``bind`` sets: array module, steps done, buffers of the state, blocks to update.
+    xp: Any
+    t: int
+    buffers: tuple[Any, ...]
+    blocks: list[Block]
 
     def bind(self, network: Network) -> Optimizer:
         """Return a copy of this optimizer with zeroed state for ``network``."""
@@ -237,7 +242,8 @@ class NAdam(Adam):
 
     def advance(self) -> None:
         super().advance()
-        self.product = self.mu(self.t) * (self.product if self.t > 1 else 1.0)
+        before = 1.0 if self.t == 1 else self.product
+        self.product: float = before * self.mu(self.t)
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
         self.average(g, m, v)

@@ -146,21 +146,23 @@ def fit(
     total = checks.integer("epochs", epochs, 1) * per_epoch if steps is None else steps
     checks.integer("steps", total, 1)
     checks.integer("evaluate_every", evaluate_every, 1)
-    lr = checks.per_replica("lr", lr, network.replicas)
+    base = checks.per_replica("lr", lr, network.replicas)
     own = run.optimizer.weight_decay if weight_decay is None else weight_decay
     decay = checks.per_replica("weight_decay", own, network.replicas)
     schedule = schedules.begin(schedule, network.replicas)
     regularizers = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
     if not all(hasattr(regularizer, "gradients") for regularizer in regularizers):
-        raise TypeError(f"regularizers: expected some such as clip_by_norm(1.0), got {regularizers!r}")
+        raise TypeError(
+            f"regularizers: expected some such as clip_by_norm(1.0), got {regularizers!r}"
+        )
     if not (probe is None or callable(probe)):
         raise TypeError(f"probe: expected a function of (network, before), got {probe!r}")
     with one_blas_thread(), network.backend.quiet():
         for epoch, first in enumerate(range(0, total, per_epoch), start=1):
             span = range(first, min(total, first + per_epoch))
             record = epoch % evaluate_every == 0 or span.stop == total
-            factors = [np.broadcast_to(schedule(k, total), lr.shape) for k in span]
-            rates = np.array(factors) * (lr * ~run.diverged)
+            factors = [checks.per_replica("schedule", schedule(k, total), len(base)) for k in span]
+            rates = np.array(factors) * (base * ~run.diverged)
             before = run.epoch(epoch, batch_size, rates, decay, regularizers, record and probe)
             run.finish(epoch, span.stop, record, probe, before)
             if record:

@@ -260,6 +260,22 @@ def test_plateau_without_validation_data():
     trained(schedules.cosine(), data=data)
 
 
+@pytest.mark.parametrize(
+    ("factor", "error"),
+    [(np.nan, ValueError), (-1.0, ValueError), ([1, 1, 1], ValueError), ("x", TypeError)],
+)
+def test_factors_out_of_range(factor, error):
+    with pytest.raises(error, match="schedule: expected"):
+        trained(lambda k, n: factor)
+
+
+def test_a_function_may_give_one_factor_per_replica():
+    network, _ = trained(lambda k, n: [1.0, 0.5])
+    whole, half = trained(None)[0], trained(None, lr=0.05)[0]
+    np.testing.assert_array_equal(small.parameters(network, 0), small.parameters(whole, 0))
+    np.testing.assert_array_equal(small.parameters(network, 1), small.parameters(half, 1))
+
+
 @pytest.mark.parametrize("schedule", [schedules.cosine(), ReduceOnPlateau(0.1, 0, 0.3)])
 def test_plain_network_and_every_backend(backend, schedule):
     network, history = trained(schedule, seeds=0, backend=backend)
