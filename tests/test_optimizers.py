@@ -1,5 +1,6 @@
 import math
 
+import double
 import numpy as np
 import pytest
 import small
@@ -197,6 +198,41 @@ def test_rate_zero_changes_nothing(optimizer):
     for r, moved in enumerate([False, True, False]):
         changed = small.parameters(network, r) != before[owners(network)[0] == r]
         assert changed.any() == moved
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_replica_equals_its_seed_alone(cls):
+    """Bit for bit, each with a rate and decay of its own."""
+    lr, decay = np.array([0.1, 0.01, 0.03]), np.array([0.0, 0.1, 0.01])
+    options = dict(steps=7, batch_size=16)
+
+    def trained(keep):
+        network = make("numpy", np.arange(3)[keep])
+        data = small.blobs(features=3, classes=2)
+        dl.fit(network, data, cls, lr=lr[keep], weight_decay=decay[keep], **options)
+        return network
+
+    together = trained(slice(None))
+    for r in range(3):
+        alone = trained(slice(r, r + 1))
+        np.testing.assert_array_equal(small.parameters(together, r), small.parameters(alone, 0))
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_few_array_calls(cls):
+    """A step is a handful of launches, whatever R, without a word between host and device."""
+    counts = set()
+    for replicas in (1, 7):
+        backend = dl.Backend("double", double.xp, np.dtype("float32"))
+        network = make(backend, range(replicas))
+        bound = cls().bind(network)
+        lr, decay = backend.asarray(np.ones(replicas)), backend.asarray(np.ones(replicas + 1))
+        for _ in range(2):
+            with double.count(strict=True) as count:
+                bound.step(lr, decay)
+            counts.add(count.calls)
+    assert len(counts) == 1
+    assert max(counts) <= {dl.SGD: 6, dl.NAdam: 21}.get(cls, 19)
 
 
 def test_bind_starts_fresh():
