@@ -110,18 +110,20 @@ class _BlasThreads:
     """Holds BLAS to one thread while any caller is inside, whatever their number and order.
 
     BLAS's thread count belongs to the process; nested limits of several Python threads would
-    restore one another's. One counter under a lock restores it when the last caller leaves.
+    restore one another's. One counter under a lock restores it when the last caller leaves. A BLAS
+    built with OpenMP has one count per Python thread, which each caller sets for itself.
     """
 
     def __init__(self) -> None:
         self.lock, self.inside = threading.Lock(), 0
-        self.limiter: Any = None
+        self.before: list[tuple[Any, int]] = []
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
+        own = _one_thread(per_thread=True)
         with self.lock:
             if self.inside == 0:
-                self.limiter = threadpoolctl.threadpool_limits(1, user_api="blas")
+                self.before = _one_thread(per_thread=False)
             self.inside += 1
         try:
             yield
@@ -129,7 +131,31 @@ class _BlasThreads:
             with self.lock:
                 self.inside -= 1
                 if self.inside == 0:
-                    self.limiter.restore_original_limits()
+                    _set_threads(self.before)
+            _set_threads(own)
+
+
+@cache
+def _blas() -> list[Any]:
+    """Return the BLAS libraries of this process, looked for once: that takes milliseconds."""
+    return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+def _one_thread(per_thread: bool) -> list[tuple[Any, int]]:
+    """Set the BLAS libraries of one kind to one thread; return them with their counts before."""
+    libraries = [b for b in _blas() if (getattr(b, "threading_layer", "") == "openmp") == per_thread]
+    before = [(library, library.get_num_threads()) for library in libraries]
+    _set_threads([(library, 1) for library in libraries])
+    return before
+
+
+def _set_threads(counts: list[tuple[Any, int]]) -> None:
+    for library, count in counts:
+        # threadpoolctl 3.7 and later silently ignores all Python threads but the first; ours come and go.
+        release = getattr(library, "clear_controlling_thread", lambda force: None)
+        release(force=True)
+        library.set_num_threads(count)
+        release(force=True)
 
 
 #: Context manager: BLAS on one thread, which the bitwise replica contract needs.

@@ -40,7 +40,7 @@ def test_dense(backend, seeds):
 
 
 def test_dense_shared_input():
-    network, layer = placed(dl.Dense(5, 4), dl.get_backend("numpy"), [1, 2, 3])
+    _, layer = placed(dl.Dense(5, 4), dl.get_backend("numpy"), [1, 2, 3])
     x = RNG.standard_normal((7, 5)).astype(np.float32)
     dy = RNG.standard_normal((3, 7, 4)).astype(np.float32)
     y = layer.forward(x, True)
@@ -53,7 +53,9 @@ def test_dense_shared_input():
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape"), [(dl.Dense(5, 4), (7, 5)), (dl.SimpleRNN(3, 4), (7, 2, 3))], ids=["Dense", "RNN"]
+    ("layer", "shape"),
+    [(dl.Dense(5, 4), (7, 5)), (dl.SimpleRNN(3, 4), (7, 2, 3))],
+    ids=["Dense", "RNN"],
 )
 def test_gradients_are_written_into_the_buffer(backend, layer, shape):
     """In place, so that a second pass replaces the first and nothing accumulates."""
@@ -75,7 +77,9 @@ def test_gradients_are_written_into_the_buffer(backend, layer, shape):
 
 
 def test_dense_bias_and_initializer():
-    layer = dl.Network([dl.Dense(3, 2, lambda rng, s: np.ones(s), bias=0.5)], [0, 1], "numpy").layers[0]
+    layer = dl.Network(
+        [dl.Dense(3, 2, lambda rng, s: np.ones(s), bias=0.5)], [0, 1], "numpy"
+    ).layers[0]
     np.testing.assert_array_equal(layer.W, 1)
     np.testing.assert_array_equal(layer.b, 0.5)
 
@@ -148,7 +152,9 @@ def test_simple_rnn_starts():
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape"), [(dl.Dense(5, 4), (7, 5)), (dl.SimpleRNN(3, 4), (7, 2, 3))], ids=["Dense", "RNN"]
+    ("layer", "shape"),
+    [(dl.Dense(5, 4), (7, 5)), (dl.SimpleRNN(3, 4), (7, 2, 3))],
+    ids=["Dense", "RNN"],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_types(backend, dtype, layer, shape):
