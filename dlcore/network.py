@@ -6,11 +6,12 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dlcore import backend as backends
-from dlcore import checks
+from dlcore import checks, storage
 from dlcore.activations import Activation, ReLU
 from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, Layer
 from dlcore.random import Noise, Streams
@@ -36,6 +37,9 @@ class Network:
     Parameters lie in ``parameters``, gradients in ``gradients``: flat, one parameter after another, each
     a contiguous ``(R, in, out)``, so that an optimizer's step takes few calls on a GPU.
 
+    ``frozen`` holds the indices of layers that do not learn (see ``freeze``), ``lr_factors`` maps the
+    index of a layer to the factor of its learning rate (default 1): ``net.lr_factors[0] = 0.1``.
+
     >>> net = Network([Dense(4, 3), ReLU(), Dense(3, 2)], seeds=range(5), backend="numpy")
     >>> net.layers[0].W.shape, net.size
     ((5, 4, 3), 23)
@@ -52,6 +56,9 @@ class Network:
             raise TypeError(f"layers: expected a non-empty list of layers, got {made!r}")
         self.layers, self.streams = made, Streams(seeds)
         self.backend = backends.get_backend(backend)
+        self.frozen: set[int] = set()
+        self.lr_factors: dict[int, float] = {}
+        self.first = 0  # index of the lowest layer in the network that these layers come from
         self.slots = self._plan()
         total = self.slots[-1].stop if self.slots else 0
         zeros, dtype = self.backend.xp.zeros, self.backend.dtype
@@ -90,8 +97,54 @@ class Network:
             for name, (own, value) in layer.buffers.items():
                 shape = (*self.streams.shape, *own)
                 setattr(layer, name, self.backend.xp.full(shape, value, dtype=self.backend.dtype))
-        if self.slots:
-            self.layers[self.slots[0].layer].needs_dx = False
+        self._find_lowest()
+
+    @property
+    def trainable(self) -> list[Slot]:
+        """Slots of the parameters that learn: those of layers that are not frozen."""
+        return [slot for slot in self.slots if slot.layer not in self.frozen]
+
+    def arrays(self) -> dict[str, Any]:
+        """Return all parameters and buffers by layer and name, such as ``"0.W"``; no copies."""
+        named = ((i, name) for i, la in enumerate(self.layers) for name in (*la.shapes, *la.buffers))
+        return {f"{i}.{name}": getattr(self.layers[i], name) for i, name in named}
+
+    def freeze(self, layers: int | str | Iterable[int | str]) -> None:
+        """Keep layers as they are: optimizers pass them over, and they run in prediction mode.
+
+        ``layers``: an index (negative ones count from the end), the name of a class for all its layers,
+        such as ``"BatchNorm"``, or several of these. Call it before ``fit``. Back-propagation ends at
+        the lowest layer that learns. Raises ``ValueError`` or ``TypeError`` where there is no such layer.
+        """
+        self.frozen |= self._indices(layers)
+        self._find_lowest()
+
+    def unfreeze(self, layers: int | str | Iterable[int | str] | None = None) -> None:
+        """Let layers learn again, all of them by default; ``layers`` as in ``freeze``."""
+        self.frozen -= set(self.frozen) if layers is None else self._indices(layers)
+        self._find_lowest()
+
+    def _indices(self, layers: int | str | Iterable[int | str]) -> set[int]:
+        count, found = len(self.layers), set()
+        for item in [layers] if isinstance(layers, (int, str)) else layers:
+            if isinstance(item, str):
+                named = {i for i, layer in enumerate(self.layers) if type(layer).__name__ == item}
+            else:
+                index = checks.integer("layers", item, -count)
+                named = {index % count} if index < count else set()
+            if not named:
+                raise ValueError(
+                    f"layers: expected indices below {count} or names of classes, got {item!r}"
+                )
+            found |= named
+        return found
+
+    def _find_lowest(self) -> None:
+        """Find the lowest layer that learns; nobody reads gradients of what lies below."""
+        learning = [slot.layer for slot in self.trainable]
+        self.lowest = learning[0] if learning else len(self.layers)
+        for i, layer in enumerate(self.layers):
+            layer.needs_dx = i != self.lowest
 
     def initialize(self) -> None:
         """Draw the initial parameters on the host, layer i of seed s from stream (s, "weights", i).
@@ -102,7 +155,8 @@ class Network:
             for name, (_, value) in layer.buffers.items():
                 getattr(layer, name).fill(value)
             for name in layer.shapes:
-                draw = self.streams.draw("weights", lambda rng: layer.initialize(rng)[name], i)
+                own = self.first + i
+                draw = self.streams.draw("weights", lambda rng: layer.initialize(rng)[name], own)
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
     def start_epoch(self, number: int) -> None:
@@ -112,7 +166,8 @@ class Network:
         """
         for i, layer in enumerate(self.layers):
             if layer.noisy:
-                layer.noise = Noise(self.streams, self.backend, "noise", i, number)
+                own = self.first + i
+                layer.noise = Noise(self.streams, self.backend, "noise", own, number)
 
     def _shared_ndim(self) -> int | None:
         """Return the axes of a shared input if noise meets it before any weights, else None.
@@ -134,15 +189,38 @@ class Network:
         """
         if training and x.ndim == self._shared_ndim():
             x = self.backend.xp.broadcast_to(x, (*self.streams.shape, *x.shape))
-        for layer in self.layers:
-            x = layer.forward(x, training)
+        for i, layer in enumerate(self.layers):
+            x = layer.forward(x, training and i not in self.frozen)
         return x
 
     def backward(self, dy: Any) -> None:
-        """Write the loss's gradients with respect to all parameters into ``gradients``."""
-        lowest = self.slots[0].layer if self.slots else len(self.layers)
-        for layer in reversed(self.layers[lowest:]):
+        """Write the loss's gradients with respect to the parameters that learn into ``gradients``."""
+        for layer in reversed(self.layers[self.lowest :]):
             dy = layer.backward(dy)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all parameters and buffers to a safetensors file, whole or not at all.
+
+        The file is written beside ``path`` and then renamed, so that a crash leaves the old one.
+        """
+        storage.save(self, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read what ``save`` of a network with the same layers and replicas has written.
+
+        Raises ``ValueError`` for a damaged file, one of another format version, or one whose layers,
+        names, shapes or dtype are not this network's; the network is then as it was.
+        """
+        storage.load(self, path)
+
+    def copy_layers(self, source: Network, k: int) -> None:
+        """Copy the lowest ``k`` layers with weights, and all layers below the next one, from ``source``.
+
+        So batch norm behind the k-th comes along, with its running statistics. ``source`` has the same
+        number of replicas, or is a plain network, which all replicas then copy. Raises ``ValueError``
+        where the layers or the replicas do not match; the network is then as it was.
+        """
+        storage.copy_layers(self, source, k)
 
 
 def mlp_layers(

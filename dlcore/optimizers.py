@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import checks
-from dlcore.network import Network
+from dlcore.network import Network, Slot
 
 #: Elements per block on the CPU (64 Ki floats are 256 KiB).
 BLOCK = 1 << 16
@@ -27,13 +27,14 @@ TINY = 1e-30
 
 
 class Block(NamedTuple):
-    """Views of one piece of parameters, gradients and state, and which learning rates it takes."""
+    """Views of one piece of parameters, gradients and state, which learning rates, and a factor to them."""
 
     theta: Any
     gradient: Any
     state: tuple[Any, ...]
     rates: Any
     decays: Any
+    factor: float = 1.0
 
 
 class Optimizer:
@@ -70,6 +71,8 @@ class Optimizer:
             update = self.direction(block.gradient, *block.state) * self.xp.take(lr, block.rates)
             if decay is not None:
                 update += self.xp.take(decay, block.decays) * block.theta
+            if block.factor != 1:
+                update = update * block.factor
             theta = block.theta
             theta -= update
 
@@ -253,10 +256,15 @@ class NAdam(Adam):
         return m_hat / (self.xp.sqrt(v_hat) + self.epsilon)
 
 
+def _factor(network: Network, slot: Slot) -> float:
+    """Return the factor of a layer's learning rate, 1 unless ``network.lr_factors`` says another."""
+    return checks.real("lr_factors", network.lr_factors.get(slot.layer, 1.0), 0)
+
+
 def _blocks_on_cpu(network: Network, buffers: tuple[Any, ...]) -> Iterator[Block]:
     """Cut each parameter, seen as (replicas, n), into blocks of whole rows or parts of one row."""
     replicas = network.replicas
-    for slot in network.slots:
+    for slot in network.trainable:
         n = (slot.stop - slot.start) // replicas
         views = [
             a[slot.start : slot.stop].reshape(replicas, n)
@@ -268,21 +276,38 @@ def _blocks_on_cpu(network: Network, buffers: tuple[Any, ...]) -> Iterator[Block
             for column in range(0, n, BLOCK):
                 part = (slice(row, row + len(rows)), slice(column, column + BLOCK))
                 theta, g, *state = (view[part] for view in views)
-                yield Block(theta, g, tuple(state), rows, zero)
+                yield Block(theta, g, tuple(state), rows, zero, _factor(network, slot))
 
 
 def _block_on_device(network: Network, buffers: tuple[Any, ...]) -> Iterator[Block]:
-    """One block over the flat buffers, with an index of each element's replica."""
-    replicas, rates, decays = network.replicas, [], []
-    for slot in network.slots:
-        index = np.repeat(np.arange(replicas), (slot.stop - slot.start) // replicas)
-        rates.append(index)
-        decays.append(index if slot.name[0].isupper() else np.full_like(index, replicas))
-    to_device = network.backend.asarray
-    yield Block(
-        network.parameters,
-        network.gradients,
-        buffers,
-        to_device(np.concatenate(rates), np.int32),
-        to_device(np.concatenate(decays), np.int32),
-    )
+    """One block over the flat buffers, with an index of each element's replica.
+
+    Frozen layers, and layers with learning rates of their own, cut it into several.
+    """
+    replicas, to_device = network.replicas, network.backend.asarray
+    for run in _runs(network):
+        span, rates, decays = slice(run[0].start, run[-1].stop), [], []
+        for slot in run:
+            index = np.repeat(np.arange(replicas), (slot.stop - slot.start) // replicas)
+            rates.append(index)
+            decays.append(index if slot.name[0].isupper() else np.full_like(index, replicas))
+        yield Block(
+            network.parameters[span],
+            network.gradients[span],
+            tuple(buffer[span] for buffer in buffers),
+            to_device(np.concatenate(rates), np.int32),
+            to_device(np.concatenate(decays), np.int32),
+            _factor(network, run[0]),
+        )
+
+
+def _runs(network: Network) -> list[list[Slot]]:
+    """Group the slots that learn into neighbours with one learning-rate factor."""
+    runs: list[list[Slot]] = []
+    for slot in network.trainable:
+        joined = runs and runs[-1][-1].stop == slot.start
+        if joined and _factor(network, runs[-1][-1]) == _factor(network, slot):
+            runs[-1].append(slot)
+        else:
+            runs.append([slot])
+    return runs

@@ -1,0 +1,125 @@
+"""Parameters and buffers of a network: to files, from files, and from another network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from dlcore import checks
+
+#: Version of the file format; a file of another one is refused.
+FORMAT = "dlcore 1"
+
+
+def save(network: Any, path: str | os.PathLike[str]) -> None:
+    """Write a network to a safetensors file, whole or not at all (see ``Network.save``)."""
+    to_numpy = network.backend.to_numpy
+    arrays = {name: np.ascontiguousarray(to_numpy(a)) for name, a in network.arrays().items()}
+    about = {"format": FORMAT, **_expected(network), "seeds": json.dumps(network.streams.seeds)}
+    about["sha256"] = _digest(arrays, about)
+    _write(Path(path), safetensors.numpy.save(arrays, about))
+
+
+def load(network: Any, path: str | os.PathLike[str]) -> None:
+    """Read a network from a file (see ``Network.load``); nothing is changed before all is checked."""
+    arrays, about = _read(Path(path))
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT!r}, got {about.get('format')!r}")
+    if about.get("sha256") != _digest(arrays, about):
+        raise ValueError(f"{path}: the file is damaged, its contents do not match its checksum")
+    for key, expected in _expected(network).items():
+        if about.get(key) != expected:
+            raise ValueError(f"{path}: expected {key} {expected}, got {about.get(key)}")
+    own = network.arrays()
+    if arrays.keys() != own.keys():
+        raise ValueError(f"{path}: expected arrays {sorted(own)}, got {sorted(arrays)}")
+    for name, a in own.items():
+        expected, found = (a.shape, a.dtype), (arrays[name].shape, arrays[name].dtype)
+        if found != expected:
+            raise ValueError(f"{path}: {name}: expected {expected}, got {found}")
+    _assign(network, arrays)
+
+
+def copy_layers(network: Any, source: Any, k: int) -> None:
+    """Copy the lowest ``k`` layers with weights from ``source`` (see ``Network.copy_layers``)."""
+    if not hasattr(source, "arrays"):
+        raise TypeError(f"source: expected a Network, got {source!r}")
+    shape = source.streams.shape
+    if shape not in ((), network.streams.shape):
+        raise ValueError(
+            f"source: expected a plain network or one of {network.replicas} replicas, "
+            f"got one of {source.replicas}"
+        )
+    weighty = [i for i, la in enumerate(source.layers) if any(n[0].isupper() for n in la.shapes)]
+    if checks.integer("k", k, 1) > len(weighty):
+        raise ValueError(f"k: expected at most {len(weighty)} layers with weights, got {k}")
+    stop = [*weighty, len(source.layers)][k]
+    ours, theirs = (
+        [(type(la).__name__, la.shapes) for la in n.layers[:stop]] for n in (network, source)
+    )
+    if ours != theirs:
+        raise ValueError(f"source: expected layers {ours}, got {theirs}")
+    low = {name: a for name, a in source.arrays().items() if int(name.split(".")[0]) < stop}
+    _assign(network, {name: source.backend.to_numpy(a) for name, a in low.items()})
+
+
+def _assign(network: Any, arrays: dict[str, np.ndarray]) -> None:
+    own = network.arrays()
+    for name, a in arrays.items():
+        own[name][...] = network.backend.asarray(a)
+
+
+def _expected(network: Any) -> dict[str, str]:
+    """Return what a file must say of the network that it goes into."""
+    layers = json.dumps([type(layer).__name__ for layer in network.layers])
+    return {"dtype": network.backend.dtype.name, "layers": layers}
+
+
+def _digest(arrays: dict[str, np.ndarray], about: dict[str, str]) -> str:
+    found = hashlib.sha256(json.dumps({**about, "sha256": ""}, sort_keys=True).encode())
+    for name, a in sorted(arrays.items()):
+        found.update(f"{name} {a.dtype} {a.shape}".encode() + a.tobytes())
+    return found.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    content = path.read_bytes()
+    try:
+        arrays = safetensors.numpy.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return arrays, header.get("__metadata__", {})
+    except Exception as error:  # the parser raises types of its own, and what damage leads to
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the file, wait for the disk, rename: at any moment the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last through a power cut, where the system lets one sync a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
