@@ -88,7 +88,7 @@ class Shard:
         net = Network(layers, self.seeds, self.backend)
         history = fit(net, self.data, **self.fit)
         curves = ("train_loss", "valid_loss", "valid_accuracy")
-        found = {name: (("epoch",), getattr(history, name)) for name in curves}
+        found: dict[str, Any] = {name: (("epoch",), getattr(history, name)) for name in curves}
         found["diverged"] = ((), history.diverged)
         for name in ("epoch", "step"):
             values = np.broadcast_to(getattr(history, name), history.train_loss.shape)

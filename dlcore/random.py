@@ -33,7 +33,7 @@ class Streams:
     """
 
     def __init__(self, seeds: int | Sequence[int]) -> None:
-        if isinstance(seeds, (Sequence, np.ndarray)) and not isinstance(seeds, str):
+        if np.ndim(seeds):
             if len(seeds) == 0:
                 raise ValueError("seeds: expected at least one seed, got none")
             self.shape: tuple[int, ...] = (len(seeds),)
@@ -66,7 +66,8 @@ class Noise:
     """
 
     def __init__(self, streams: Streams, backend: Backend, purpose: str, *index: int) -> None:
-        self.streams, self.dtype, self.on_host = streams, backend.dtype, backend.xp is np
+        self.streams, self.backend = streams, backend
+        self.dtype, self.on_host = backend.dtype, backend.xp is np
         if self.on_host:
             self.generators = [stream(seed, purpose, *index) for seed in streams.unique]
         else:

@@ -34,6 +34,8 @@ class SimpleRNN(Layer):
     ) -> None:
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.units = checks.integer("units", units, 1)
+        if not callable(activation):
+            raise TypeError(f"activation: expected a class such as Tanh, got {activation!r}")
         self.activation = activation()
         self.initializer = initializers.get(initializer)
         self.recurrent_initializer = initializers.get(recurrent_initializer)
