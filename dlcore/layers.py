@@ -68,7 +68,7 @@ class Dense(Layer):
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.fan_out = checks.integer("fan_out", fan_out, 1)
         self.initializer = initializers.get(initializer)
-        self.bias = float(bias)
+        self.bias = checks.real("bias", bias, -np.inf, ends="()")
         self.shapes = {"W": (fan_in, fan_out), "b": (1, fan_out)}
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dlcore import backend as backends
 from dlcore import checks, storage
 from dlcore.activations import Activation, ReLU
@@ -54,6 +56,8 @@ class Network:
         made = layers() if callable(layers) else copy.deepcopy(list(layers))
         if not made or not all(isinstance(layer, Layer) for layer in made):
             raise TypeError(f"layers: expected a non-empty list of layers, got {made!r}")
+        if len({id(layer) for layer in made}) < len(made):
+            raise ValueError("layers: expected each layer once (it remembers its input), got one twice")
         self.layers, self.streams = made, Streams(seeds)
         self.backend = backends.get_backend(backend)
         self.frozen: set[int] = set()
@@ -237,6 +241,8 @@ def mlp_layers(
         raise ValueError(f"sizes: expected inputs, hidden widths and outputs, got {list(sizes)}")
     if batch_norm not in (False, "before", "after"):
         raise ValueError(f"batch_norm: expected 'before', 'after' or False, got {batch_norm!r}")
+    if not callable(activation):
+        raise TypeError(f"activation: expected a class such as ReLU, got {activation!r}")
     layers: list[Layer] = [Dropout(input_dropout)] if input_dropout else []
     for fan_in, width in itertools.pairwise(sizes[:-1]):
         layers.append(Dense(fan_in, width, initializer, bias))
@@ -259,6 +265,8 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     >>> [type(layer).__name__ for layer in mlp([4, 3, 2])()]
     ['Dense', 'ReLU', 'Dense']
     """
+    if isinstance(sizes, str) or np.ndim(sizes) != 1:
+        raise TypeError(f"sizes: expected a sequence of integers, got {sizes!r}")
     for size in sizes:
         checks.integer("sizes", size, 1)
     return functools.partial(mlp_layers, tuple(sizes), **options)
