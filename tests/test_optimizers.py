@@ -235,6 +235,76 @@ def test_few_array_calls(cls):
     assert max(counts) <= {dl.SGD: 6, dl.NAdam: 21}.get(cls, 19)
 
 
+DEEP = [dl.Dense(3, 4), dl.Tanh(), dl.Dense(4, 4), dl.Tanh(), dl.Dense(4, 2)]
+
+
+def deep(backend="numpy", frozen=(), factors=None):
+    network = dl.Network(DEEP, (0, 1, 2), backend)
+    network.freeze(frozen)
+    network.lr_factors |= factors or {}
+    return network
+
+
+def layers_of(network, index):
+    """Whether each element of the flat buffer belongs to a layer among ``index``."""
+    found = np.zeros(network.parameters.size, bool)
+    for s in network.slots:
+        found[s.start : s.stop] = s.layer in index
+    return found
+
+
+@pytest.mark.parametrize("frozen", [(0,), (2,), (4,), (0, 4), (0, 2)])
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_frozen_layers_stay_and_the_others_do_not_notice(backend, cls, frozen):
+    free, part = deep(backend), deep(backend, frozen)
+    start = backend.to_numpy(part.parameters).copy()
+    run(free, cls(), LR, DECAY)
+    _, _, bound = run(part, cls(), LR, DECAY)
+    still = layers_of(part, frozen)
+    found = backend.to_numpy(part.parameters)
+    np.testing.assert_array_equal(found[still], start[still])
+    np.testing.assert_array_equal(found[~still], backend.to_numpy(free.parameters)[~still])
+    for state in bound.buffers:
+        assert not backend.to_numpy(state)[still].any()
+
+
+def test_all_frozen():
+    network = deep(frozen=(0, 2, 4))
+    start = network.parameters.copy()
+    run(network, dl.Adam(), LR, DECAY)
+    np.testing.assert_array_equal(network.parameters, start)
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+def test_learning_rates_of_layers(backend, cls):
+    """A factor stands for another lr, in the update and in the decay that lr multiplies."""
+    found = deep(backend, factors={0: 0.5, 2: 2.0})
+    run(found, cls(), LR, DECAY)
+    for layer, factor in {0: 0.5, 2: 2.0, 4: 1.0}.items():
+        whole = deep(backend)
+        run(whole, cls(), factor * LR, DECAY)
+        own = layers_of(whole, (layer,))
+        np.testing.assert_array_equal(
+            backend.to_numpy(found.parameters)[own], backend.to_numpy(whole.parameters)[own]
+        )
+
+
+def test_blocks_on_a_device_are_few():
+    """One for all; neighbours that learn alike share one."""
+    for options, count in [
+        ({}, 1),
+        (dict(frozen=(0,)), 1),
+        (dict(frozen=(2,)), 2),
+        (dict(factors={4: 0.1}), 2),
+        (dict(factors={0: 0.1, 2: 0.1}), 2),
+        (dict(factors={0: 0.1, 4: 0.1}), 3),
+    ]:
+        network = deep(dl.Backend("double", double.xp, np.dtype("float32")), **options)
+        blocks = dl.Adam().bind(network).blocks
+        assert len(blocks) == count
+        assert sum(b.theta.size for b in blocks) == sum(s.stop - s.start for s in network.trainable)
+
+
 def test_bind_starts_fresh():
     """One optimizer object serves many networks; each binding has state and count of its own."""
     optimizer = dl.Adam()
