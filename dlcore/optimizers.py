@@ -93,9 +93,9 @@ class SGD(Optimizer):
 
 
 class Momentum(Optimizer):
-    r"""Gradient as acceleration: :math:`v \leftarrow \beta v + g`, :math:`u = v` (Polyak 1964).
+    r"""Gradient as acceleration: :math:`v \leftarrow \mu v + g`, :math:`u = v` (Polyak 1964).
 
-    ``momentum`` :math:`\beta` = 0.9; PyTorch's convention, in which lr is not multiplied by 1 − β.
+    ``momentum`` :math:`\mu` = 0.9; PyTorch's convention, in which lr is not multiplied by 1 − μ.
     """
 
     state = ("v",)
@@ -110,9 +110,9 @@ class Momentum(Optimizer):
 
 
 class Nesterov(Momentum):
-    r"""Momentum with the gradient looked up ahead: :math:`v \leftarrow \beta v + g`, :math:`u = g + \beta v`.
+    r"""Momentum with the gradient looked up ahead: :math:`v \leftarrow \mu v + g`, :math:`u = g + \mu v`.
 
-    ``momentum`` :math:`\beta` = 0.9. PyTorch's form, in which :math:`\theta` is the point looked up
+    ``momentum`` :math:`\mu` = 0.9. PyTorch's form, in which :math:`\theta` is the point looked up
     (Nesterov 1983; Sutskever et al. 2013).
     """
 
