@@ -79,6 +79,11 @@ def test_data_function_of_seed():
         np.testing.assert_array_equal(found.valid_loss.sel(seed=seed), history.valid_loss)
 
 
+def test_data_may_be_a_mapping():
+    mapping = {s: small.blobs(s) for s in (4, 5, 9)}
+    assert run(data=mapping, seeds=[4, 9]).identical(run(data=small.blobs, seeds=[4, 9]))
+
+
 def test_data_is_made_once_per_seed():
     calls = []
 
