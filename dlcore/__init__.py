@@ -2,6 +2,7 @@
 
 from dlcore import (
     activations,
+    augmentation,
     datasets,
     gradcheck,
     initializers,
@@ -43,20 +44,22 @@ from dlcore.optimizers import (
 )
 from dlcore.random import Noise, Streams
 from dlcore.recurrent import SimpleRNN
-from dlcore.regularizers import clip_by_norm
+from dlcore.regularizers import L1, L2, EarlyStopping, MaxNorm, clip_by_norm, clip_by_value
 from dlcore.schedules import ReduceOnPlateau
 from dlcore.statistics import interval, paired_difference, verdict
 from dlcore.training import History, evaluate, fit
+from dlcore.transfer import cached
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ELU", "GELU", "SELU", "SGD", "AdaGrad", "Adam", "AdamW", "Backend", "BatchNorm",
-    "BinaryCrossEntropy", "Conv2D", "Dense", "Dropout", "Flatten", "GaussianNoise", "History",
-    "Identity", "Layer", "LeakyReLU", "Logistic", "MaxPool2D", "MeanSquaredError", "Momentum",
-    "NAdam", "Nesterov", "Network", "Noise", "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau",
-    "Sigmoid", "SimpleRNN", "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh",
-    "activations", "clip_by_norm", "datasets", "evaluate", "fit", "get_backend", "gradcheck",
-    "initializers", "interval", "lr_grid", "meanfield", "mlp", "paired_difference", "plots",
-    "probes", "schedules", "setup", "statistics", "sweep", "verdict",
+    "ELU", "GELU", "L1", "L2", "SELU", "SGD", "AdaGrad", "Adam", "AdamW", "Backend", "BatchNorm",
+    "BinaryCrossEntropy", "Conv2D", "Dense", "Dropout", "EarlyStopping", "Flatten",
+    "GaussianNoise", "History", "Identity", "Layer", "LeakyReLU", "Logistic", "MaxNorm",
+    "MaxPool2D", "MeanSquaredError", "Momentum", "NAdam", "Nesterov", "Network", "Noise",
+    "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau", "Sigmoid", "SimpleRNN",
+    "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh", "activations", "augmentation",
+    "cached", "clip_by_norm", "clip_by_value", "datasets", "evaluate", "fit", "get_backend",
+    "gradcheck", "initializers", "interval", "lr_grid", "meanfield", "mlp", "paired_difference",
+    "plots", "probes", "schedules", "setup", "statistics", "sweep", "verdict",
 ]  # fmt: skip

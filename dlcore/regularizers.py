@@ -1,18 +1,95 @@
-"""What acts on gradients or weights around an optimizer's step, per replica."""
+"""What acts beside the loss: penalties, clipping, max-norm and early stopping, each per replica.
+
+``fit(regularizers=...)`` takes objects with ``gradients(network)``, called before each step, or
+``weights(network)``, called after it. Where they have ``bind(network)``, its result is used for the run.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from dlcore import checks
 from dlcore.network import Network
+
+
+@dataclass
+class L2:
+    r"""Quadratic penalty :math:`\tfrac\lambda2\lVert W\rVert^2`: :math:`g \leftarrow g + \lambda W`.
+
+    On weights only (W, U), not on biases or batch norm's vectors. ``strength`` :math:`\lambda \ge 0`: a
+    number or one per replica. Unlike decoupled weight decay, Adam divides it by the gradient's size
+    (Loshchilov & Hutter 2019). Raises ``ValueError`` or ``TypeError`` for other strengths.
+    """
+
+    strength: Any
+    amount: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        checks.per_replica("strength", self.strength, max(1, np.size(self.strength)))
+
+    def bind(self, network: Network) -> L2:
+        """Return a copy that holds the strengths on the network's device."""
+        bound = copy.copy(self)
+        values = checks.per_replica("strength", self.strength, network.replicas)
+        bound.amount = network.backend.asarray(values.reshape(network.streams.shape))
+        return bound
+
+    def gradients(self, network: Network) -> None:
+        """Add the penalty's gradient in place."""
+        amount = self.bind(network).amount if self.amount is None else self.amount
+        for _, w, g in _weights(network):
+            g += amount.reshape(*amount.shape, *_ones(network, w)) * self.slope(
+                network.backend.xp, w
+            )
+
+    def slope(self, xp: Any, w: Any) -> Any:
+        """Return the gradient for strength 1."""
+        return w
+
+
+@dataclass
+class L1(L2):
+    r"""Absolute penalty :math:`\lambda\lVert W\rVert_1`: :math:`g \leftarrow g + \lambda\,\mathrm{sign}(W)`.
+
+    On weights only, as ``L2``; sign(0) = 0. ``strength`` :math:`\lambda`: a number or one per replica
+    (Tibshirani 1996).
+    """
+
+    def slope(self, xp: Any, w: Any) -> Any:
+        return xp.sign(w)
+
+
+@dataclass(frozen=True)
+class MaxNorm:
+    r"""Limit to the weights into each unit: :math:`w \leftarrow w \min(1, \gamma/\lVert w\rVert)`.
+
+    Holds after every step. ``max_norm`` :math:`\gamma > 0`; w is a column of W (of U, on its own), in a
+    convolution all weights of one output channel (Srebro & Shraibman 2005; Srivastava et al. 2014).
+    """
+
+    max_norm: float
+
+    def __post_init__(self) -> None:
+        checks.real("max_norm", self.max_norm, 0, ends="(]")
+
+    def weights(self, network: Network) -> None:
+        """Scale weights that are too long, in place."""
+        xp = network.backend.xp
+        for axes, w, _ in _weights(network):
+            norm = xp.sqrt((w * w).sum(axis=axes[:-1], keepdims=True))
+            w *= self.max_norm / xp.maximum(norm, self.max_norm)
 
 
 @dataclass(frozen=True)
 class clip_by_norm:
     r"""Scale a replica's whole gradient down to norm c: :math:`g \leftarrow g \min(1, c/\lVert g\rVert)`.
 
-    ``max_norm`` c > 0; the norm is over all parameters of one replica (Pascanu et al. 2013).
+    ``max_norm`` c > 0; the norm is over all parameters of one replica that learn (Pascanu et al. 2013).
     """
 
     max_norm: float
@@ -22,9 +99,115 @@ class clip_by_norm:
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""
-        xp = network.backend.xp
-        views = [getattr(network.layers[s.layer], "d" + s.name) for s in network.slots]
-        squares = sum((g * g).sum(axis=(-2, -1), keepdims=True) for g in views)
+        xp, shape = network.backend.xp, network.streams.shape
+        views = [getattr(network.layers[s.layer], "d" + s.name) for s in network.trainable]
+        squares = sum((g * g).sum(axis=_own(network, g)) for g in views)
         scale = xp.minimum(self.max_norm / xp.sqrt(xp.maximum(squares, 1e-30)), 1.0)
         for g in views:
-            g *= scale
+            g *= scale.reshape(*shape, *_ones(network, g))
+
+
+@dataclass(frozen=True)
+class clip_by_value:
+    r"""Limit each component of the gradient: :math:`g \leftarrow \max(-c, \min(c, g))`.
+
+    ``limit`` c > 0. Unlike ``clip_by_norm`` it turns the gradient (Mikolov 2012).
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        checks.real("limit", self.limit, 0, ends="(]")
+
+    def gradients(self, network: Network) -> None:
+        """Clip ``network.gradients`` in place."""
+        g = network.gradients
+        network.backend.xp.clip(g, -self.limit, self.limit, out=g)
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop a replica that has not improved, and give it its best weights back (Prechelt 1998).
+
+    A record is better if its ``monitor`` beats the best so far by more than ``min_delta`` (default 0):
+    ``"valid_loss"`` (default), ``"train_loss"``, or ``"valid_accuracy"``, where higher is better. A
+    replica stops once ``patience`` epochs have passed since its best one. At the end of ``fit`` each
+    replica gets the parameters and buffers of its best record, also one that never stopped; those
+    marked in ``diverged`` keep their zeros. Raises ``ValueError`` or ``TypeError`` for other arguments.
+    """
+
+    patience: int
+    min_delta: float = 0.0
+    monitor: str = "valid_loss"
+
+    def __post_init__(self) -> None:
+        checks.integer("patience", self.patience, 1)
+        checks.real("min_delta", self.min_delta, 0)
+        if self.monitor not in ("valid_loss", "train_loss", "valid_accuracy"):
+            raise ValueError(
+                "monitor: expected 'valid_loss', 'train_loss' or 'valid_accuracy', "
+                f"got {self.monitor!r}"
+            )
+
+    def begin(self, network: Network) -> Watch:
+        """Return what one run remembers."""
+        return Watch(self, network)
+
+
+class Watch:
+    """What one run of ``EarlyStopping`` remembers, host arrays with one value per replica.
+
+    ``stopped`` says who has stopped, ``best_epoch`` (0: the start) whose weights are kept, and
+    ``stopped_epoch`` the last epoch trained.
+    """
+
+    def __init__(self, rule: EarlyStopping, network: Network) -> None:
+        n = network.replicas
+        self.rule, self.network, self.best = rule, network, np.full(n, math.inf)
+        self.best_epoch, self.stopped_epoch = np.zeros(n, int), np.zeros(n, int)
+        self.stopped = np.zeros(n, bool)
+        self.kept = {name: a.copy() for name, a in network.arrays().items()}
+
+    def record(self, epoch: int, values: dict[str, np.ndarray]) -> None:
+        """Compare a record's values with the best ones; keep weights that are better."""
+        value = np.reshape(values[self.rule.monitor], -1)
+        value = -value if self.rule.monitor == "valid_accuracy" else value
+        better = (value < self.best - self.rule.min_delta) & ~self.stopped
+        self.best = np.where(better, value, self.best)
+        self.best_epoch[better] = epoch
+        self.stopped_epoch[~self.stopped] = epoch
+        self.stopped |= epoch - self.best_epoch >= self.rule.patience
+        if better.any():
+            self._copy(self.network.arrays(), self.kept, better)
+
+    def restore(self, replicas: np.ndarray) -> None:
+        """Give replicas (a host mask) their best weights back."""
+        self._copy(self.kept, self.network.arrays(), replicas)
+
+    def _copy(self, source: dict, target: dict, replicas: np.ndarray) -> None:
+        network = self.network
+        mask = network.backend.asarray(replicas.reshape(network.streams.shape), bool)
+        for name, a in target.items():
+            here = mask.reshape(*mask.shape, *_ones(network, a))
+            a[...] = network.backend.xp.where(here, source[name], a)
+
+
+def _own(network: Network, a: Any) -> tuple[int, ...]:
+    """Return the axes of an array behind the replica's, counted from the end."""
+    return tuple(range(len(network.streams.shape) - a.ndim, 0))
+
+
+def _ones(network: Network, a: Any) -> tuple[int, ...]:
+    """Return the shape of one value per replica, without the replica axis."""
+    return (1,) * len(_own(network, a))
+
+
+def _weights(network: Network) -> list[tuple[tuple[int, ...], Any, Any]]:
+    """Return own axes, values and gradients of the weights that learn."""
+    slots = [slot for slot in network.trainable if slot.name[0].isupper()]
+    layers = [network.layers[slot.layer] for slot in slots]
+    views = [
+        (getattr(la, s.name), getattr(la, "d" + s.name))
+        for la, s in zip(layers, slots, strict=True)
+    ]
+    return [(_own(network, w), w, g) for w, g in views]

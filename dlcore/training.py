@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,16 +14,13 @@ import numpy as np
 
 from dlcore import checks, schedules
 from dlcore.backend import one_blas_thread
-from dlcore.datasets import Dataset
+from dlcore.batches import CHUNK, Data, Part
 from dlcore.losses import SoftmaxCrossEntropy
 from dlcore.network import Network
 from dlcore.optimizers import Adam, Optimizer
+from dlcore.random import Noise
+from dlcore.regularizers import EarlyStopping
 
-#: Rows per evaluation call. Fixed, for the sum's order, and so its last bit, would change with it.
-CHUNK = 500
-
-#: One set for all replicas, one per seed, or a function of the seed that makes one.
-Data = Dataset | Mapping[int, Dataset] | Callable[..., Dataset]
 Probe = Callable[[Network, Any], dict[str, Any]]
 
 
@@ -31,7 +31,9 @@ class History:
     ``epoch`` and ``step`` ``(E,)``: passes and updates done at each record. ``train_loss`` (mean over
     the epoch's batches, as it was learned), ``valid_loss``, ``valid_accuracy``: ``(..., E)``.
     ``diverged`` ``(...)``. ``probes``: name to array ``(..., E, n)``. After divergence losses are
-    infinite and the accuracy is that of guessing.
+    infinite and the accuracy is that of guessing. With early stopping: ``best_epoch`` ``(...)``, whose
+    weights the network has (0: the first ones), and ``stopped_epoch``, the last one trained; after it
+    curves and probes are NaN.
     """
 
     epoch: np.ndarray
@@ -41,40 +43,8 @@ class History:
     valid_accuracy: np.ndarray
     diverged: np.ndarray
     probes: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-class Part:
-    """Training, validation or test part on the device: rows of all seeds' sets, held once each.
-
-    Replica r reads rows ``offset[r] … offset[r] + n - 1``.
-    """
-
-    def __init__(self, network: Network, data: Data, part: str, loss: Any) -> None:
-        sets = _sets(network, data)
-        self.backend, self.shape = network.backend, network.streams.shape
-        self.n, self.classes = len(getattr(sets[0], f"y_{part}")), sets[0].classes
-        if any(len(getattr(s, f"y_{part}")) != self.n for s in sets):
-            raise ValueError(f"data: expected equal numbers of {part} examples for all seeds")
-        y = np.concatenate([getattr(s, f"y_{part}") for s in sets])
-        if loss.kind == "values":
-            y = np.eye(self.classes, dtype=self.backend.dtype)[y]
-        self.x = self.backend.asarray(np.concatenate([getattr(s, f"x_{part}") for s in sets]))
-        self.y = self.backend.asarray(y, y.dtype)
-        index = network.streams.index if len(sets) > 1 else np.zeros_like(network.streams.index)
-        self.shared = len(sets) == 1
-        self.offset = (index * self.n).reshape(*self.shape, 1)
-
-    def rows(self, index: Any) -> tuple[Any, Any]:
-        """Gather examples by a device index ``(..., batch)``."""
-        take = self.backend.xp.take
-        return take(self.x, index, axis=0), take(self.y, index, axis=0)
-
-    def chunk(self, start: int) -> tuple[Any, Any]:
-        """Return the next ``CHUNK`` examples; a set that all replicas share is not copied."""
-        stop = min(self.n, start + CHUNK)
-        if self.shared:
-            return self.x[start:stop], self.y[start:stop]
-        return self.rows(self.backend.asarray(self.offset + np.arange(start, stop), np.int64))
+    best_epoch: np.ndarray | None = None
+    stopped_epoch: np.ndarray | None = None
 
 
 def evaluate(
@@ -121,8 +91,11 @@ def fit(
     loss: Any = None,
     schedule: Callable[[int, int], Any] | None = None,
     regularizers: Any = (),
+    augment: Callable[[Any, Any], Any] | None = None,
+    early_stopping: EarlyStopping | None = None,
     probe: Probe | None = None,
     evaluate_every: int = 1,
+    progress: bool | None = None,
 ) -> History:
     """Train all replicas of a network together and return their history.
 
@@ -131,9 +104,11 @@ def fit(
     short). Batches of ``batch_size`` (default 100, at most the training set; the last of an epoch may
     be shorter) come in an order keyed by the seed. ``schedule(step, steps)`` multiplies lr: one of
     ``dlcore.schedules`` or a function. ``regularizers``, one or a sequence, act on gradients before
-    each step. Every ``evaluate_every`` epochs, and at the end, the validation part (if any) is
-    evaluated and ``probe(network, before)`` is called with the parameters before the last step, right
-    after it.
+    each step or on weights after it. ``augment(x, noise)`` changes training batches, with noise keyed
+    by seed and epoch: one of ``dlcore.augmentation``. Every ``evaluate_every`` epochs, and at the end,
+    the validation part (if any) is evaluated and ``probe(network, before)`` is called with the
+    parameters before the last step, right after it. ``early_stopping`` looks at these records.
+    ``progress`` shows a bar; by default in a terminal or notebook, and not with ``TQDM_DISABLE`` set.
 
     Replica r ends with the bits that its seed gives alone (NumPy, one BLAS thread, which ``fit``
     sets). A replica whose loss is not finite at the end of an epoch is marked in ``diverged`` and
@@ -150,23 +125,23 @@ def fit(
     own = run.optimizer.weight_decay if weight_decay is None else weight_decay
     decay = checks.per_replica("weight_decay", own, network.replicas)
     schedule = schedules.begin(schedule, network.replicas)
-    regularizers = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
-    if not all(hasattr(regularizer, "gradients") for regularizer in regularizers):
-        raise TypeError(
-            f"regularizers: expected some such as clip_by_norm(1.0), got {regularizers!r}"
-        )
-    if not (probe is None or callable(probe)):
-        raise TypeError(f"probe: expected a function of (network, before), got {probe!r}")
+    run.options(regularizers, augment, early_stopping, probe)
+    starts = _bar(range(0, total, per_epoch), progress)
     with one_blas_thread(), network.backend.quiet():
-        for epoch, first in enumerate(range(0, total, per_epoch), start=1):
+        for epoch, first in enumerate(starts, start=1):
             span = range(first, min(total, first + per_epoch))
             record = epoch % evaluate_every == 0 or span.stop == total
-            factors = [checks.per_replica("schedule", schedule(k, total), len(base)) for k in span]
-            rates = np.array(factors) * (base * ~run.diverged)
-            before = run.epoch(epoch, batch_size, rates, decay, regularizers, record and probe)
-            run.finish(epoch, span.stop, record, probe, before)
+            before = None
+            if run.active.any():
+                factors = [
+                    checks.per_replica("schedule", schedule(k, total), len(base)) for k in span
+                ]
+                rates = np.array(factors) * (base * run.active)
+                before = run.epoch(epoch, batch_size, rates, decay, record)
+            run.finish(epoch, span.stop, record, before)
             if record:
-                schedule.record(run.records[-1][3])
+                schedule.record(run.valid_loss)
+        run.end()
     return run.history()
 
 
@@ -182,15 +157,46 @@ class _Run:
         made = optimizer() if isinstance(optimizer, type) else optimizer
         if not isinstance(made, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {optimizer!r}")
+        if network.slots and not network.trainable:
+            raise ValueError("network: expected a layer that learns, got all of them frozen")
         self.optimizer = made.bind(network)
         self.diverged = np.zeros(network.replicas, dtype=bool)
         self.records: list[tuple] = []
         self.probes: list[dict[str, np.ndarray]] = []
 
-    def epoch(self, number, batch_size, rates, decay, regularizers, keep) -> Any:
+    def options(self, regularizers: Any, augment: Any, stopping: Any, probe: Any) -> None:
+        """Check and keep what acts beside the loss."""
+        several = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
+        if not all(hasattr(r, "gradients") or hasattr(r, "weights") for r in several):
+            raise TypeError(f"regularizers: expected some such as L2(1e-4), got {regularizers!r}")
+        for name, value in (("augment", augment), ("probe", probe)):
+            if not (value is None or callable(value)):
+                raise TypeError(f"{name}: expected a function of two arguments, got {value!r}")
+        if not (stopping is None or isinstance(stopping, EarlyStopping)):
+            raise TypeError(f"early_stopping: expected EarlyStopping(...), got {stopping!r}")
+        if stopping and stopping.monitor != "train_loss" and not self.valid.n:
+            raise ValueError("early_stopping: expected validation examples, got none")
+        bound = [r.bind(self.network) if hasattr(r, "bind") else r for r in several]
+        self.before_step = [r.gradients for r in bound if hasattr(r, "gradients")]
+        self.after_step = [r.weights for r in bound if hasattr(r, "weights")]
+        self.augment, self.probe = augment, probe
+        self.watch = stopping.begin(self.network) if stopping else None
+
+    @property
+    def stopped(self) -> np.ndarray:
+        """Which replicas early stopping has stopped (R,); the diverged ones are not among them."""
+        return self.watch.stopped & ~self.diverged if self.watch else np.zeros_like(self.diverged)
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which replicas go on (R,)."""
+        return ~(self.stopped | self.diverged)
+
+    def epoch(self, number, batch_size, rates, decay, keep) -> Any:
         """Train one epoch; nothing in its loop waits for the device or copies from the host."""
         net, xp, asarray = self.network, self.backend.xp, self.backend.asarray
         net.start_epoch(number)
+        noise = Noise(net.streams, self.backend, "augment", number) if self.augment else None
         order = net.streams.draw("batches", lambda rng: rng.permutation(self.train.n), number)
         order = asarray(order + self.train.offset, np.int64)
         padded = np.append(rates * decay, np.zeros((len(rates), 1)), axis=1)
@@ -199,40 +205,60 @@ class _Run:
         total = xp.zeros(net.streams.shape, dtype=self.backend.dtype)
         for k in range(len(rates)):
             x, y = self.train.rows(order[..., k * batch_size : (k + 1) * batch_size])
+            x = self.augment(x, noise) if self.augment else x
             value, dy = self.loss(net.forward(x, training=True), y)
             net.backward(dy)
             total += value
-            for regularizer in regularizers:
-                regularizer.gradients(net)
-            if keep and k == last:
+            for regularize in self.before_step:
+                regularize(net)
+            if keep and self.probe and k == last:
                 before = net.parameters.copy()
             self.optimizer.step(rates[k], decays[k])
+            for regularize in self.after_step:
+                regularize(net)
         self.train_loss = self.backend.to_numpy(total).astype(np.float64) / len(rates)
         return before
 
-    def finish(self, epoch: int, step: int, record: bool, probe: Probe | None, before: Any) -> None:
+    def finish(self, epoch: int, step: int, record: bool, before: Any) -> None:
         """Mark and freeze diverged replicas; at a record, evaluate and probe."""
         shape = self.network.streams.shape
-        bad = ~np.isfinite(self.train_loss)
+        bad, gone = ~np.isfinite(self.train_loss), self.stopped.reshape(shape)
         if record:
-            found = probe(self.network, before) if probe else {}
-            self.probes.append({k: self.backend.to_numpy(v) for k, v in found.items()})
+            self.probes.append(self._probe(before, gone))
             valid, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
-            if self.valid.n:
+            if self.valid.n and self.active.any():
                 valid, accuracy = _evaluate(self.network, self.valid, self.loss)
                 bad = bad | ~np.isfinite(valid)
-        self._freeze(np.reshape(bad, -1) & ~self.diverged)
+        self._freeze(np.reshape(bad, -1) & self.active)
         if record:
             out = self.diverged.reshape(shape)
-            self.records.append(
-                (
-                    epoch,
-                    step,
-                    np.where(out, np.inf, self.train_loss),
-                    np.where(out & (self.valid.n > 0), np.inf, valid),
-                    np.where(out & (self.valid.n > 0), 1 / self.train.classes, accuracy),
-                )
-            )
+            blind = out & (self.valid.n > 0)
+            values = {
+                "train_loss": np.where(out, np.inf, self.train_loss),
+                "valid_loss": np.where(blind, np.inf, valid),
+                "valid_accuracy": np.where(blind, 1 / self.train.classes, accuracy),
+            }
+            self.valid_loss = np.where(gone, np.inf, values["valid_loss"])
+            curves = [np.where(gone, np.nan, value) for value in values.values()]
+            self.records.append((epoch, step, *curves))
+            if self.watch:
+                self.watch.record(epoch, values)
+
+    def _probe(self, before: Any, gone: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the probe's arrays on the host, NaN for replicas that early stopping has stopped."""
+        if self.probe is None:
+            return {}
+        before = self.network.parameters.copy() if before is None else before
+        found = self.probe(self.network, before)
+        found = {name: self.backend.to_numpy(value) for name, value in found.items()}
+        if not gone.any():
+            return found
+        return {k: np.where(gone[..., None], np.nan, value) for k, value in found.items()}
+
+    def end(self) -> None:
+        """Give all replicas but the diverged ones their best weights back, with early stopping."""
+        if self.watch:
+            self.watch.restore(~self.diverged)
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""
@@ -241,6 +267,9 @@ class _Run:
             for slot in net.slots:
                 for buffer in (net.parameters, net.gradients, *self.optimizer.buffers):
                     buffer[slot.start : slot.stop].reshape(net.replicas, -1)[r] = 0
+            for layer in net.layers:
+                for name, (_, value) in layer.buffers.items():
+                    getattr(layer, name).reshape(net.replicas, -1)[r] = value
         self.diverged |= new
 
     def history(self) -> History:
@@ -253,22 +282,29 @@ class _Run:
             *(np.stack(curve, axis=-1) for curve in curves),
             self.diverged.reshape(self.network.streams.shape),
             {k: np.stack([p[k] for p in self.probes], axis=axis) for k in names},
+            *(e.reshape(self.network.streams.shape) for e in self._epochs()),
         )
 
+    def _epochs(self) -> tuple[np.ndarray, ...]:
+        return (self.watch.best_epoch, self.watch.stopped_epoch) if self.watch else ()
 
-def _sets(network: Network, data: Data) -> list[Dataset]:
-    """Return the data sets: one for all, or one per seed in the order of ``streams.unique``."""
-    if isinstance(data, Dataset):
-        return [data]
-    seeds = network.streams.unique
-    if isinstance(data, Mapping):
-        missing = [s for s in seeds if s not in data]
-        if missing:
-            raise ValueError(f"data: expected a set for each seed, got none for {missing}")
-        return [data[s] for s in seeds]
-    if callable(data):
-        return [data(seed=s) for s in seeds]
-    raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")
+
+def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
+    """Wrap the epochs into a progress bar on stderr, if one is wanted.
+
+    By default one is where somebody looks: not in worker threads or processes, not in a pipe.
+    """
+    if progress is None:
+        kernel = type(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()).__name__
+        seen = kernel == "ZMQInteractiveShell" or (sys.stderr is not None and sys.stderr.isatty())
+        progress = seen and threading.current_thread() is threading.main_thread()
+    if not progress:
+        return epochs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets tqdm shows a bar of text, and says so
+        from tqdm.auto import tqdm
+
+        return tqdm(epochs, unit="epoch", leave=False)
 
 
 def _check_outputs(network: Network, held: Part, loss: Any) -> None:

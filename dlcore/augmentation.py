@@ -1,0 +1,214 @@
+r"""Augmentation: new examples from old ones, on the device, batch by batch, while training.
+
+``fit(augment=...)`` takes one of these or a ``compose`` of several: functions ``(x, noise) -> x``. Each
+example gets parameters of its own from ``noise``. Images are ``(..., batch, height, width, channels)``
+and read at :math:`(r', c')` by bilinear interpolation; places outside take the value at the edge.
+Rows are ``(..., batch, features)``. Strength 0 returns x itself. Source: Simard et al. 2003.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dlcore import checks
+from dlcore.random import Noise
+
+
+@dataclass(frozen=True)
+class shift:
+    r"""Move images by :math:`(d_1, d_2)`, both uniform in [−``pixels``, ``pixels``]; roll rows.
+
+    Images: :math:`y_{rc} = x(r - d_1, c - d_2)`. Rows: a whole number of places, uniform in
+    −``pixels`` … ``pixels``; what leaves at one end comes in at the other.
+    """
+
+    pixels: float
+
+    def __post_init__(self) -> None:
+        checks.real("pixels", self.pixels, 0)
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        if self.pixels == 0:
+            return x
+        if not _is_image(x, noise):
+            return self._roll(x, noise)
+        rows, columns = _grid(x, noise)
+        by = self.pixels * (2 * noise.uniform((*x.shape[:-3], 2)) - 1)
+        return _read(x, rows - by[..., :1, None], columns - by[..., 1:, None], noise)
+
+    def _roll(self, x: Any, noise: Noise) -> Any:
+        most, n, xp = math.floor(self.pixels), x.shape[-1], _xp(noise)
+        by = xp.floor(noise.uniform((*x.shape[:-1], 1)) * (2 * most + 1)) - most
+        by = xp.minimum(by, most).astype(xp.int64)  # rounding may reach the open end
+        index = xp.remainder(xp.arange(n) - by, n)
+        return xp.take_along_axis(x, index, axis=-1)
+
+
+@dataclass(frozen=True)
+class rotate:
+    r"""Turn images about their middle by an angle uniform in [−``degrees``, ``degrees``].
+
+    :math:`y_{rc} = x(R_\alpha(r, c))` with rotation matrix :math:`R_\alpha`; positive angles turn
+    anticlockwise on the page. ``degrees`` in [0, 180].
+    """
+
+    degrees: float
+
+    def __post_init__(self) -> None:
+        checks.real("degrees", self.degrees, 0, 180)
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        if self.degrees == 0:
+            return x
+        rows, columns = _grid(_image(x, noise), noise)
+        angle = math.radians(self.degrees) * (2 * noise.uniform((*x.shape[:-3], 1, 1)) - 1)
+        c, s = _xp(noise).cos(angle), _xp(noise).sin(angle)
+        i, j = (x.shape[-3] - 1) / 2, (x.shape[-2] - 1) / 2
+        rows, columns = rows - i, columns - j
+        return _read(x, c * rows + s * columns + i, c * columns - s * rows + j, noise)
+
+
+@dataclass(frozen=True)
+class scale:
+    r"""Enlarge images about their middle by a factor z uniform in [1 − ``strength``, 1 + ``strength``].
+
+    :math:`y_{rc} = x(r/z, c/z)`, counted from the middle. ``strength`` in [0, 1).
+    """
+
+    strength: float
+
+    def __post_init__(self) -> None:
+        checks.real("strength", self.strength, 0, 1, ends="[)")
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        if self.strength == 0:
+            return x
+        rows, columns = _grid(_image(x, noise), noise)
+        zoom = 1 + self.strength * (2 * noise.uniform((*x.shape[:-3], 1, 1)) - 1)
+        i, j = (x.shape[-3] - 1) / 2, (x.shape[-2] - 1) / 2
+        return _read(x, (rows - i) / zoom + i, (columns - j) / zoom + j, noise)
+
+
+@dataclass(frozen=True)
+class elastic:
+    r"""Elastic deformation: :math:`y_{rc} = x(r + u_{rc}, c + v_{rc})` with smooth random u and v.
+
+    Both are normal noise smoothed by a Gaussian of ``sigma`` pixels (default 4), scaled so that each
+    displacement has standard deviation ``strength`` pixels, also at the edge (after Simard et al. 2003,
+    who smooth uniform noise).
+    """
+
+    strength: float
+    sigma: float = 4.0
+
+    def __post_init__(self) -> None:
+        checks.real("strength", self.strength, 0)
+        checks.real("sigma", self.sigma, 0, ends="(]")
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        if self.strength == 0:
+            return x
+        rows, columns = _grid(_image(x, noise), noise)
+        high, wide = x.shape[-3], x.shape[-2]
+        field = noise.normal((*x.shape[:-3], 2, high, wide))
+        down, across = self._smoother(high, x, noise), self._smoother(wide, x, noise)
+        field = self.strength * (down @ field @ across.mT)
+        return _read(x, rows + field[..., 0, :, :], columns + field[..., 1, :, :], noise)
+
+    def _smoother(self, n: int, x: Any, noise: Noise) -> Any:
+        """Return a Gaussian matrix for one axis; with rows of norm 1 it keeps the variance."""
+        xp = _xp(noise)
+        places = xp.arange(n, dtype=x.dtype)
+        z = (places[:, None] - places) / self.sigma
+        matrix = xp.exp(-0.5 * z * z)
+        return matrix / xp.sqrt((matrix * matrix).sum(axis=-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class flip:
+    """Mirror an image left to right with ``probability`` (default 0.5)."""
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks.real("probability", self.probability, 0, 1)
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        if self.probability == 0:
+            return x
+        xp = _xp(noise)
+        turned = noise.uniform((*_image(x, noise).shape[:-3], 1, 1, 1)) < self.probability
+        return xp.where(turned, xp.flip(x, axis=-2), x)
+
+
+@dataclass(frozen=True)
+class white_noise:
+    r"""Add independent normal noise to every feature: :math:`y = x + \sigma\xi`, ``std`` = σ ≥ 0."""
+
+    std: float
+
+    def __post_init__(self) -> None:
+        checks.real("std", self.std, 0)
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        return x + self.std * noise.normal(x.shape) if self.std else x
+
+
+class compose:
+    """Several augmentations, one after another: ``compose(rotate(10), shift(2))``.
+
+    Raises ``TypeError`` for what cannot be called.
+    """
+
+    def __init__(self, *steps: Any) -> None:
+        if not all(callable(step) for step in steps):
+            raise TypeError(f"steps: expected functions of (x, noise), got {steps!r}")
+        self.steps = steps
+
+    def __repr__(self) -> str:
+        return f"compose({', '.join(map(repr, self.steps))})"
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        for step in self.steps:
+            x = step(x, noise)
+        return x
+
+
+def _xp(noise: Noise) -> Any:
+    return noise.backend.xp
+
+
+def _is_image(x: Any, noise: Noise) -> bool:
+    return x.ndim - len(noise.streams.shape) == 4
+
+
+def _image(x: Any, noise: Noise) -> Any:
+    if not _is_image(x, noise):
+        raise ValueError(f"x: expected images (..., batch, height, width, channels), got {x.shape}")
+    return x
+
+
+def _grid(x: Any, noise: Noise) -> tuple[Any, Any]:
+    """Return row numbers ``(height, 1)`` and column numbers ``(width,)``."""
+    arange = _xp(noise).arange
+    return arange(x.shape[-3], dtype=x.dtype)[:, None], arange(x.shape[-2], dtype=x.dtype)
+
+
+def _read(x: Any, rows: Any, columns: Any, noise: Noise) -> Any:
+    """Read images at positions that together broadcast to ``(..., batch, height, width)``."""
+    xp, (high, wide, channels) = _xp(noise), x.shape[-3:]
+    rows, columns = xp.clip(rows, 0, high - 1), xp.clip(columns, 0, wide - 1)
+    top, left = xp.floor(rows), xp.floor(columns)
+    down, across = (rows - top)[..., None], (columns - left)[..., None]
+    top, left = top.astype(xp.int64), left.astype(xp.int64)
+    bottom, right = xp.minimum(top + 1, high - 1), xp.minimum(left + 1, wide - 1)
+    first = xp.arange(math.prod(x.shape[:-3])).reshape(*x.shape[:-3], 1, 1) * (high * wide)
+    pixels = x.reshape(-1, channels)
+
+    def row(r: Any) -> Any:
+        a, b = (xp.take(pixels, first + r * wide + c, axis=0) for c in (left, right))
+        return a * (1 - across) + b * across
+
+    return row(top) * (1 - down) + row(bottom) * down

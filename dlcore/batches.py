@@ -1,0 +1,66 @@
+"""Data on the device: the rows of a part, gathered by replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dlcore.datasets import Dataset
+from dlcore.network import Network
+
+#: Rows per evaluation call. Fixed, for the sum's order, and so its last bit, would change with it.
+CHUNK = 500
+
+#: One set for all replicas, one per seed, or a function of the seed that makes one.
+Data = Dataset | Mapping[int, Dataset] | Callable[..., Dataset]
+
+
+class Part:
+    """Training, validation or test part on the device: rows of all seeds' sets, held once each.
+
+    Replica r reads rows ``offset[r] … offset[r] + n - 1``.
+    """
+
+    def __init__(self, network: Network, data: Data, part: str, loss: Any) -> None:
+        sets = sets_of(network, data)
+        self.backend, self.shape = network.backend, network.streams.shape
+        self.n, self.classes = len(getattr(sets[0], f"y_{part}")), sets[0].classes
+        if any(len(getattr(s, f"y_{part}")) != self.n for s in sets):
+            raise ValueError(f"data: expected equal numbers of {part} examples for all seeds")
+        y = np.concatenate([getattr(s, f"y_{part}") for s in sets])
+        if loss.kind == "values":
+            y = np.eye(self.classes, dtype=self.backend.dtype)[y]
+        self.x = self.backend.asarray(np.concatenate([getattr(s, f"x_{part}") for s in sets]))
+        self.y = self.backend.asarray(y, y.dtype)
+        index = network.streams.index if len(sets) > 1 else np.zeros_like(network.streams.index)
+        self.shared = len(sets) == 1
+        self.offset = (index * self.n).reshape(*self.shape, 1)
+
+    def rows(self, index: Any) -> tuple[Any, Any]:
+        """Gather examples by a device index ``(..., batch)``."""
+        take = self.backend.xp.take
+        return take(self.x, index, axis=0), take(self.y, index, axis=0)
+
+    def chunk(self, start: int) -> tuple[Any, Any]:
+        """Return the next ``CHUNK`` examples; a set that all replicas share is not copied."""
+        stop = min(self.n, start + CHUNK)
+        if self.shared:
+            return self.x[start:stop], self.y[start:stop]
+        return self.rows(self.backend.asarray(self.offset + np.arange(start, stop), np.int64))
+
+
+def sets_of(network: Network, data: Data) -> list[Dataset]:
+    """Return the data sets: one for all, or one per seed in the order of ``streams.unique``."""
+    if isinstance(data, Dataset):
+        return [data]
+    seeds = network.streams.unique
+    if isinstance(data, Mapping):
+        missing = [s for s in seeds if s not in data]
+        if missing:
+            raise ValueError(f"data: expected a set for each seed, got none for {missing}")
+        return [data[s] for s in seeds]
+    if callable(data):
+        return [data(seed=s) for s in seeds]
+    raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")

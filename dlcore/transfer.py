@@ -1,0 +1,109 @@
+"""Transfer: the outputs of frozen lower layers, computed once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+
+from dlcore.backend import one_blas_thread
+from dlcore.batches import CHUNK, Data, sets_of
+from dlcore.datasets import Dataset
+from dlcore.network import Network
+
+
+def cached(network: Network, data: Data) -> tuple[Network, Data]:
+    """Return the upper layers as a network, and what the frozen lower layers make of the data.
+
+    The lower layers are those below the first one that learns, or that draws noise and is not frozen
+    itself. The upper network shares its layers and parameters with ``network``: training one trains the
+    other, and gives the same to rounding (float32 outputs, products of other sizes), with the same
+    batches and noise. The data are one set where all replicas see the same, else one per seed. Not for
+    augmentation, which changes what the lower layers see. Raises ``ValueError`` where no layer is
+    frozen below, or where replicas of one seed differ in their lower layers.
+
+    >>> from dlcore import datasets, mlp
+    >>> net = Network(mlp([40, 20, 10]), seeds=range(2), backend="numpy")
+    >>> net.freeze(0)
+    >>> upper, outputs = cached(net, datasets.mnist1d(100))
+    >>> len(upper.layers), outputs[1].x_train.shape
+    (1, (100, 20))
+    """
+    k = _boundary(network)
+    sets, streams = sets_of(network, data), network.streams
+    first = [streams.seeds.index(seed) for seed in streams.unique]
+    alike = _check_replicas(network, k, first)
+    if alike and len(sets) == 1:
+        return _upper(network, k), _outputs(network, k, sets[0], first[0])
+    sets = sets * len(first) if len(sets) == 1 else sets
+    made = {
+        seed: _outputs(network, k, own, r)
+        for seed, own, r in zip(streams.unique, sets, first, strict=True)
+    }
+    return _upper(network, k), made
+
+
+def _boundary(network: Network) -> int:
+    noisy = (i for i, la in enumerate(network.layers) if la.noisy and i not in network.frozen)
+    k = min(network.lowest, next(noisy, len(network.layers)))
+    if not any(slot.layer < k for slot in network.slots):
+        raise ValueError(
+            "network: expected frozen layers below the first one that learns, got none"
+        )
+    if k == len(network.layers):
+        raise ValueError("network: expected a layer that learns, got all of them frozen")
+    return k
+
+
+def _check_replicas(network: Network, k: int, first: list[int]) -> bool:
+    """Return whether all replicas have the same lower layers; those of one seed must."""
+    alike = True
+    for name, a in network.arrays().items():
+        if int(name.split(".")[0]) < k and network.streams.shape:
+            values = network.backend.to_numpy(a)
+            if not np.array_equal(values, values[first][network.streams.index]):
+                raise ValueError("network: expected equal lower layers in replicas of one seed")
+            alike &= bool((values == values[0]).all())
+    return alike
+
+
+def _outputs(network: Network, k: int, data: Dataset, replica: int) -> Dataset:
+    """Return the data as the lower layers of one replica see them, in prediction mode."""
+    backend, layers = network.backend, [copy.copy(layer) for layer in network.layers[:k]]
+    for layer, own in zip(layers, network.layers[:k], strict=True):
+        for name in (*own.shapes, *own.buffers):
+            value = getattr(own, name)
+            setattr(layer, name, value[replica] if network.streams.shape else value)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        if not len(x):
+            return run(data.x_train[:1])[:0]
+        made = []
+        for start in range(0, len(x), CHUNK):
+            y = backend.asarray(x[start : start + CHUNK])
+            for layer in layers:
+                y = layer.forward(y, training=False)
+            made.append(backend.to_numpy(y))
+        return np.concatenate(made)
+
+    with one_blas_thread(), backend.quiet():
+        parts = {f"x_{p}": run(getattr(data, f"x_{p}")) for p in ("train", "valid", "test")}
+    return replace(data, **parts)
+
+
+def _upper(network: Network, k: int) -> Network:
+    """Return the layers from k on as a network with views of the same buffers."""
+    upper = copy.copy(network)
+    start = min(slot.start for slot in network.slots if slot.layer >= k)
+    upper.layers, upper.first = network.layers[k:], network.first + k
+    upper.slots = [
+        slot._replace(layer=slot.layer - k, start=slot.start - start, stop=slot.stop - start)
+        for slot in network.slots
+        if slot.layer >= k
+    ]
+    upper.parameters, upper.gradients = network.parameters[start:], network.gradients[start:]
+    upper.frozen = {i - k for i in network.frozen if i >= k}
+    upper.lr_factors = {i - k: f for i, f in network.lr_factors.items() if i >= k}
+    upper.lowest = network.lowest - k
+    return upper
