@@ -11,10 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlcore import checks
+from dlcore.backend import one_blas_thread
+
+if TYPE_CHECKING:
+    from dlcore.network import Network
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -117,3 +122,45 @@ def get(initializer: str | Callable) -> Callable:
     if initializer not in NAMES:
         raise ValueError(f"initializer: expected one of {sorted(NAMES)}, got {initializer!r}")
     return NAMES[initializer]
+
+
+def lsuv(network: Network, x: Any, tolerance: float = 0.1, max_iterations: int = 10) -> np.ndarray:
+    r"""Layer-sequential unit variance: orthogonal weights, scaled until outputs have variance 1.
+
+    Layer by layer from the bottom, on the batch ``x`` (host array; shared, or with a replica axis):
+    :math:`W \leftarrow W/\sqrt{\mathrm{Var}(z)}` over batch and units, until
+    :math:`|\mathrm{Var}(z) - 1|` < ``tolerance`` (default 0.1) or after ``max_iterations`` (10) scalings.
+    A replica that is done is not changed further, so that it gets the bits of its seed alone. Layers
+    with weights W and biases alone take part (``Dense``, ``Conv2D``), the others stay as they are;
+    all run as in prediction. Returns the variances reached, float64 ``(..., layers)``. Raises
+    ``ValueError`` where an output does not vary or is not finite (Mishkin & Matas 2016).
+    """
+    checks.real("tolerance", tolerance, 0, ends="()")
+    checks.integer("max_iterations", max_iterations, 0)
+    backend, reached = network.backend, []
+    a = backend.asarray(x)
+    with one_blas_thread(), backend.quiet():
+        for i, layer in enumerate(network.layers):
+            if layer.shapes.keys() == {"W", "b"}:
+                shape = layer.shapes["W"]
+                start = network.streams.draw("lsuv", lambda rng, s=shape: orthogonal()(rng, s), i)
+                layer.W[...] = backend.asarray(start)
+                reached.append(_unit_variance(network, i, a, tolerance, max_iterations))
+            a = layer.forward(a, False)
+    return np.stack(reached, axis=-1) if reached else np.ones((*network.streams.shape, 0))
+
+
+def _unit_variance(network: Network, i: int, a: Any, tolerance: float, most: int) -> np.ndarray:
+    """Scale layer i's weights; return the variance of its outputs, one per replica."""
+    layer, backend, shape = network.layers[i], network.backend, network.streams.shape
+    for k in range(most + 1):
+        z = layer.forward(a, False)
+        variance = backend.to_numpy(z.reshape(*shape, -1).var(axis=-1)).astype(np.float64)
+        if not np.all(np.isfinite(variance) & (variance > 0)):
+            raise ValueError(f"x: expected outputs of layer {i} that vary, got variances {variance}")
+        done = np.abs(variance - 1) < tolerance
+        if k == most or np.all(done):
+            break
+        factor = np.where(done, 1.0, 1 / np.sqrt(variance))
+        layer.W *= backend.asarray(factor.reshape(*shape, *[1] * len(layer.shapes["W"])))
+    return variance

@@ -171,7 +171,8 @@ class BatchNorm(Layer):
         return mean, var
 
     def _rows(self, x: Any) -> Any:
-        if x.ndim < self.input_ndim or x.shape[-1] != self.features:
+        most = self.input_ndim + self.gamma.ndim - 2
+        if not self.input_ndim <= x.ndim <= most or x.shape[-1] != self.features:
             sizes = "batch, height, width" if self.images else "batch"
             raise ValueError(f"x: expected shape (..., {sizes}, {self.features}), got {x.shape}")
         return x.reshape(*x.shape[:-4], -1, self.features) if self.images else x

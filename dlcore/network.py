@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import backend as backends
-from dlcore import checks, storage
+from dlcore import checks, folding, storage
 from dlcore.activations import Activation, ReLU
 from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, Layer
 from dlcore.random import Noise, Streams
@@ -159,8 +159,11 @@ class Network:
             for name, (_, value) in layer.buffers.items():
                 getattr(layer, name).fill(value)
             for name in layer.shapes:
-                own = self.first + i
-                draw = self.streams.draw("weights", lambda rng: layer.initialize(rng)[name], own)
+                draw = self.streams.draw(
+                    "weights",
+                    lambda rng, layer=layer, name=name: layer.initialize(rng)[name],
+                    self.first + i,
+                )
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
     def start_epoch(self, number: int) -> None:
@@ -225,6 +228,20 @@ class Network:
         where the layers or the replicas do not match; the network is then as it was.
         """
         storage.copy_layers(self, source, k)
+
+    def fold_batch_norm(self) -> Network:
+        """Return a network without batch norm whose predictions are equal to rounding.
+
+        Each batch norm goes into the ``Dense`` or ``Conv2D`` layer before it, else into the ``Dense``
+        layer behind it (see ``dlcore.folding``). Raises ``ValueError`` where there is none.
+        """
+        kept = folding.without_batch_norm(self.layers)
+        seeds = self.streams.seeds if self.streams.shape else self.streams.seeds[-1]
+        folded = Network(lambda: [layer for layer, _ in kept], seeds, self.backend)
+        for layer, values in kept:
+            for name, value in values.items():
+                getattr(layer, name)[...] = value
+        return folded
 
 
 def mlp_layers(

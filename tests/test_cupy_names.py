@@ -22,13 +22,13 @@ SOURCES = sorted((Path(__file__).parents[1] / "dlcore").glob("*.py"))
 # In these, an array that is not np's may be on the device.
 # fmt: off
 DEVICE_MODULES = [
-    "activations", "augmentation", "backend", "convolution", "gradcheck", "layers",
+    "activations", "augmentation", "backend", "convolution", "folding", "gradcheck", "layers",
     "losses", "network", "optimizers", "probes", "recurrent", "regularizers",
     "training",
 ]
 # fmt: on
 # In these, arrays may have a replica axis in front: negative axes only.
-REPLICA_MODULES = ["activations", "convolution", "layers", "losses", "optimizers", "recurrent"]
+REPLICA_MODULES = ["activations", "convolution", "folding", "layers", "losses", "optimizers", "recurrent"]
 # (module, expression as ast.unparse writes it): why it is right there.
 ALLOWED: dict[tuple[str, str], str] = {}
 # CuPy's functions with **kwargs: the keywords that they read (their docstrings).

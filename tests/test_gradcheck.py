@@ -39,12 +39,6 @@ LAYERS = {
     "GELU": (dl.GELU(), (6, 5)),
     "Swish": (dl.Swish(), (6, 5)),
     "Softplus": (dl.Softplus(), (6, 5)),
-    "BatchNorm": (dl.BatchNorm(5), (6, 5)),
-    "BatchNorm of images": (dl.BatchNorm(2, images=True), (3, 4, 2, 2)),
-    "Dropout": (dl.Dropout(0.4), (6, 5)),
-    "GaussianNoise": (dl.GaussianNoise(0.001), (6, 5)),
-    "Conv2D": (dl.Conv2D(2, 3, 3), (2, 5, 4, 2)),
-    "MaxPool2D": (dl.MaxPool2D(2), (2, 4, 6, 2)),
 }
 LOSSES = {
     "SoftmaxCrossEntropy": dl.SoftmaxCrossEntropy(),
