@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import threading
 import warnings
@@ -297,6 +298,7 @@ def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
     if progress is None:
         kernel = type(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()).__name__
         seen = kernel == "ZMQInteractiveShell" or (sys.stderr is not None and sys.stderr.isatty())
+        seen &= os.environ.get("TQDM_DISABLE", "0") in ("", "0")
         progress = seen and threading.current_thread() is threading.main_thread()
     if not progress:
         return epochs
@@ -304,7 +306,7 @@ def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
         warnings.simplefilter("ignore")  # without ipywidgets tqdm shows a bar of text, and says so
         from tqdm.auto import tqdm
 
-        return tqdm(epochs, unit="epoch", leave=False)
+        return tqdm(epochs, unit="epoch", leave=False, disable=False)
 
 
 def _check_outputs(network: Network, held: Part, loss: Any) -> None:

@@ -26,7 +26,7 @@ def cached(network: Network, data: Data) -> tuple[Network, Data]:
     >>> from dlcore import datasets, mlp
     >>> net = Network(mlp([40, 20, 10]), seeds=range(2), backend="numpy")
     >>> net.freeze(0)
-    >>> upper, outputs = cached(net, datasets.mnist1d(train=100))
+    >>> upper, outputs = cached(net, datasets.mnist1d(seed=0, train=100))
     >>> len(upper.layers), outputs[1].x_train.shape
     (1, (100, 20))
     """
