@@ -57,7 +57,9 @@ class Network:
         if not made or not all(isinstance(layer, Layer) for layer in made):
             raise TypeError(f"layers: expected a non-empty list of layers, got {made!r}")
         if len({id(layer) for layer in made}) < len(made):
-            raise ValueError("layers: expected each layer once (it remembers its input), got one twice")
+            raise ValueError(
+                "layers: expected each layer once (it remembers its input), got one twice"
+            )
         self.layers, self.streams = made, Streams(seeds)
         self.backend = backends.get_backend(backend)
         self.frozen: set[int] = set()
@@ -110,7 +112,9 @@ class Network:
 
     def arrays(self) -> dict[str, Any]:
         """Return all parameters and buffers by layer and name, such as ``"0.W"``; no copies."""
-        named = ((i, name) for i, la in enumerate(self.layers) for name in (*la.shapes, *la.buffers))
+        named = (
+            (i, name) for i, la in enumerate(self.layers) for name in (*la.shapes, *la.buffers)
+        )
         return {f"{i}.{name}": getattr(self.layers[i], name) for i, name in named}
 
     def freeze(self, layers: int | str | Iterable[int | str]) -> None:
@@ -159,11 +163,8 @@ class Network:
             for name, (_, value) in layer.buffers.items():
                 getattr(layer, name).fill(value)
             for name in layer.shapes:
-                draw = self.streams.draw(
-                    "weights",
-                    lambda rng, layer=layer, name=name: layer.initialize(rng)[name],
-                    self.first + i,
-                )
+                initial = functools.partial(_initial, layer, name)
+                draw = self.streams.draw("weights", initial, self.first + i)
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
     def start_epoch(self, number: int) -> None:
@@ -175,6 +176,12 @@ class Network:
             if layer.noisy:
                 own = self.first + i
                 layer.noise = Noise(self.streams, self.backend, "noise", own, number)
+
+    def spread(self, x: Any) -> Any:
+        """Return x with a replica axis if all share it and noise meets it before any weights."""
+        if x.ndim == self._shared_ndim():
+            return self.backend.xp.broadcast_to(x, (*self.streams.shape, *x.shape))
+        return x
 
     def _shared_ndim(self) -> int | None:
         """Return the axes of a shared input if noise meets it before any weights, else None.
@@ -194,8 +201,7 @@ class Network:
 
         Inputs without the replica axis are shared by all replicas.
         """
-        if training and x.ndim == self._shared_ndim():
-            x = self.backend.xp.broadcast_to(x, (*self.streams.shape, *x.shape))
+        x = self.spread(x) if training else x
         for i, layer in enumerate(self.layers):
             x = layer.forward(x, training and i not in self.frozen)
         return x
@@ -242,6 +248,10 @@ class Network:
             for name, value in values.items():
                 getattr(layer, name)[...] = value
         return folded
+
+
+def _initial(layer: Layer, name: str, rng: np.random.Generator) -> np.ndarray:
+    return layer.initialize(rng)[name]
 
 
 def mlp_layers(

@@ -45,7 +45,14 @@ def learning(network: Network, before: Any) -> dict[str, Any]:
 
 
 def _weights(network: Network, flat: Any) -> list[Any]:
-    return [flat[s.start : s.stop].reshape(s.shape) for s in weight_slots(network)]
+    own = network.streams.shape
+    return [flat[s.start : s.stop].reshape(*own, -1, s.shape[-1]) for s in weight_slots(network)]
+
+
+def _rows(network: Network, a: Any) -> Any:
+    """Join batch, height and width of images, whose units are then their channels."""
+    axes = len(network.streams.shape)
+    return a.reshape(*a.shape[:axes], -1, a.shape[-1]) if a.ndim > axes + 2 else a
 
 
 def signals(
@@ -57,40 +64,48 @@ def signals(
     ``delta_rms`` (root mean square of the loss's gradient with respect to z), ``gradient_rms`` (of dW);
     of the activation that follows (NaN where none does): ``mean`` and ``output_variance``,
     ``saturated`` (share of unit outputs with :math:`|\phi'|` < ``saturated_below``), ``dead`` (share of
-    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host arrays. Raises
+    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host arrays. Of
+    images, units are channels, and places count as batch. Raises
     ``ValueError`` for labels without an output, or a network without weights.
     """
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     backend, labels = network.backend, np.asarray(labels)
     if not weight_slots(network):
         raise ValueError("network: expected a layer with weights W, got none")
-    a, rows = backend.asarray(x), []
+    a, rows = network.spread(backend.asarray(x)), []
     for layer in network.layers:
         a = layer.forward(a, True)
         if hasattr(layer, "W"):
-            rows.append({"variance": a.var(axis=(-2, -1))})
+            rows.append({"variance": _rows(network, a).var(axis=(-2, -1))})
         elif isinstance(layer, Activation) and rows:
-            rows[-1] |= _activation_statistics(layer, saturated_below)
+            rows[-1] |= _activation_statistics(network, layer, saturated_below)
     integers = loss.kind == "labels"
-    if integers and not (labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < a.shape[-1]):
+    if integers and not (
+        labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < a.shape[-1]
+    ):
         raise ValueError(f"labels: expected integers in 0…{a.shape[-1] - 1}, got {labels!r}")
     _, dy = loss(a, backend.asarray(labels, np.int64 if integers else None))
     row = len(rows)
     for layer in reversed(network.layers[network.slots[0].layer :]):
         if hasattr(layer, "W"):
             row -= 1
-            rows[row]["delta_rms"] = backend.xp.sqrt((dy * dy).mean(axis=(-2, -1)))
+            delta = _rows(network, dy)
+            rows[row]["delta_rms"] = backend.xp.sqrt((delta * delta).mean(axis=(-2, -1)))
         dy = layer.backward(dy)
         if hasattr(layer, "W"):
-            rows[row]["gradient_rms"] = backend.xp.sqrt((layer.dW**2).mean(axis=(-2, -1)))
+            g = _rows(network, layer.dW)
+            rows[row]["gradient_rms"] = backend.xp.sqrt((g**2).mean(axis=(-2, -1)))
     return _labelled(network, rows)
 
 
-def _activation_statistics(layer: Activation, saturated_below: float) -> dict[str, Any]:
-    slope = abs(layer.derivative(layer.z, layer.a) * 1.0)
+def _activation_statistics(
+    network: Network, layer: Activation, saturated_below: float
+) -> dict[str, Any]:
+    slope = abs(_rows(network, layer.derivative(layer.z, layer.a) * 1.0))
+    a = _rows(network, layer.a)
     return {
-        "mean": layer.a.mean(axis=(-2, -1)),
-        "output_variance": layer.a.var(axis=(-2, -1)),
+        "mean": a.mean(axis=(-2, -1)),
+        "output_variance": a.var(axis=(-2, -1)),
         "saturated": (slope < saturated_below).mean(axis=(-2, -1)),
         "dead": (slope.max(axis=-2) == 0).mean(axis=-1),
     }

@@ -167,3 +167,20 @@ def test_max_pool_of_too_small_images(shape):
 def test_wrong_size(size, error):
     with pytest.raises(error, match="size: expected"):
         dl.MaxPool2D(size)
+
+
+def test_probes_read_kernels_and_images():
+    """One value per layer and replica; places count as rows of the batch."""
+    layers = [dl.Dropout(0.2), dl.Conv2D(1, 3, 2), dl.ReLU(), dl.Flatten(), dl.Dense(12, 2)]
+    x, labels = RNG.standard_normal((5, 3, 3, 1)), np.arange(5) % 2
+    network = dl.Network(layers, [1, 2], "numpy")
+    found = dl.probes.signals(network, x, labels)
+    assert found.sizes == {"seed": 2, "layer": 2}
+    z, w = network.layers[2].z, network.layers[1].dW
+    np.testing.assert_allclose(found.variance[:, 0], z.var(axis=(1, 2, 3, 4)), rtol=1e-5)
+    expected = np.sqrt((w**2).mean(axis=(1, 2, 3, 4)))
+    np.testing.assert_allclose(found.gradient_rms[:, 0], expected, rtol=1e-5)
+    rms = dl.probes.gradient_rms(network)["gradient_rms"]
+    np.testing.assert_allclose(rms[:, 0], expected, rtol=1e-5)
+    update = dl.probes.relative_update(network, 2 * network.parameters)["relative_update"]
+    np.testing.assert_allclose(update, 0.5, rtol=1e-6)

@@ -153,8 +153,18 @@ def test_simple_rnn_starts():
 
 @pytest.mark.parametrize(
     ("layer", "shape"),
-    [(dl.Dense(5, 4), (7, 5)), (dl.SimpleRNN(3, 4), (7, 2, 3))],
-    ids=["Dense", "RNN"],
+    [
+        (dl.Dense(5, 4), (7, 5)),
+        (dl.SimpleRNN(3, 4), (7, 2, 3)),
+        (dl.BatchNorm(5), (2, 7, 5)),
+        (dl.BatchNorm(3, images=True), (2, 7, 3, 4, 3)),
+        (dl.Dropout(0.5), (2, 7, 5)),
+        (dl.GaussianNoise(0.5), (2, 7, 5)),
+        (dl.Conv2D(2, 3, 2), (7, 3, 4, 2)),
+        (dl.MaxPool2D(2), (7, 3, 4, 2)),
+        (dl.Flatten(), (7, 3, 4, 2)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, tuple) else type(value).__name__,
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_types(backend, dtype, layer, shape):
@@ -163,4 +173,24 @@ def test_types(backend, dtype, layer, shape):
     own.needs_dx = True
     y = own.forward(backend.asarray(RNG.standard_normal(shape)), True)
     arrays = [y, own.backward(y), *(getattr(own, p + n) for n in own.shapes for p in ("", "d"))]
+    arrays += [getattr(own, name) for name in own.buffers]
     assert {a.dtype for a in arrays} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(dl.BatchNorm(4), (2, 7, 4)), (dl.Conv2D(2, 4, 2), (2, 7, 3, 4, 2))],
+    ids=["BatchNorm", "Conv2D"],
+)
+def test_more_gradients_are_written_into_the_buffer(backend, layer, shape):
+    network, own = placed(layer, backend, [1, 2])
+    x, passes = backend.asarray(RNG.standard_normal(shape)), []
+    for _ in range(2):
+        y = own.forward(x, True)
+        own.backward(y)
+        passes.append(backend.to_numpy(network.gradients).copy())
+        for slot in network.slots:
+            part = passes[-1][slot.start : slot.stop].reshape(slot.shape)
+            np.testing.assert_array_equal(part, backend.to_numpy(getattr(own, "d" + slot.name)))
+            assert np.any(part)
+    np.testing.assert_array_equal(*passes)

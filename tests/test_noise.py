@@ -130,8 +130,11 @@ def test_gaussian_noise(backend, std):
     np.testing.assert_array_equal(backend.to_numpy(layer.backward(y)), backend.to_numpy(y))
 
 
-@pytest.mark.parametrize("blueprint", [dl.mlp([5, 4, 2], input_dropout=0.5), lambda: [
-    dl.Flatten(2), dl.GaussianNoise(1.0), dl.SimpleRNN(6, 3), dl.Dense(3, 2)]], ids=["mlp", "rnn"])  # fmt: skip
+def recurrent():
+    return [dl.Flatten(2), dl.GaussianNoise(1.0), dl.SimpleRNN(6, 3), dl.Dense(3, 2)]
+
+
+@pytest.mark.parametrize("blueprint", [dl.mlp([5, 4, 2], input_dropout=0.5), recurrent])
 def test_shared_inputs_get_noise_of_their_own(backend, blueprint):
     """Even with as many rows as replicas."""
     network = dl.Network(blueprint, [1, 2, 3], backend)
