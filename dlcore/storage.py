@@ -42,9 +42,9 @@ def load(network: Any, path: str | os.PathLike[str]) -> None:
     if arrays.keys() != own.keys():
         raise ValueError(f"{path}: expected arrays {sorted(own)}, got {sorted(arrays)}")
     for name, a in own.items():
-        expected, found = (a.shape, a.dtype), (arrays[name].shape, arrays[name].dtype)
-        if found != expected:
-            raise ValueError(f"{path}: {name}: expected {expected}, got {found}")
+        due, came = (a.shape, a.dtype), (arrays[name].shape, arrays[name].dtype)
+        if came != due:
+            raise ValueError(f"{path}: {name}: expected {due}, got {came}")
     _assign(network, arrays)
 
 

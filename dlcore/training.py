@@ -275,19 +275,25 @@ class _Run:
 
     def history(self) -> History:
         epoch, step, *curves = zip(*self.records, strict=True)
+        train, valid, accuracy = (np.stack(curve, axis=-1) for curve in curves)
         names = self.probes[0]
         axis = len(self.network.streams.shape)
         return History(
             np.array(epoch),
             np.array(step),
-            *(np.stack(curve, axis=-1) for curve in curves),
+            train,
+            valid,
+            accuracy,
             self.diverged.reshape(self.network.streams.shape),
             {k: np.stack([p[k] for p in self.probes], axis=axis) for k in names},
-            *(e.reshape(self.network.streams.shape) for e in self._epochs()),
+            *self._epochs(),
         )
 
-    def _epochs(self) -> tuple[np.ndarray, ...]:
-        return (self.watch.best_epoch, self.watch.stopped_epoch) if self.watch else ()
+    def _epochs(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        if self.watch is None:
+            return None, None
+        shape = self.network.streams.shape
+        return self.watch.best_epoch.reshape(shape), self.watch.stopped_epoch.reshape(shape)
 
 
 def _bar(epochs: range, progress: bool | None) -> Iterable[int]:

@@ -88,8 +88,9 @@ def _outputs(network: Network, k: int, data: Dataset, replica: int) -> Dataset:
         return np.concatenate(made)
 
     with one_blas_thread(), backend.quiet():
-        parts = {f"x_{p}": run(getattr(data, f"x_{p}")) for p in ("train", "valid", "test")}
-    return replace(data, **parts)
+        return replace(
+            data, x_train=run(data.x_train), x_valid=run(data.x_valid), x_test=run(data.x_test)
+        )
 
 
 def _upper(network: Network, k: int) -> Network:
