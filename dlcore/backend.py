@@ -102,7 +102,9 @@ def _usable_cupy() -> ModuleType:
         y = cupy.tanh(x @ x.mT) + cupy.random.default_rng(0).random((3, 3), dtype="float32")
         y.sum().get()
     except Exception as error:  # the driver, the compiler and cuBLAS raise types of their own
-        raise RuntimeError(f"backend 'cupy': the GPU failed a small trial ({error}); {advice}") from error
+        raise RuntimeError(
+            f"backend 'cupy': the GPU failed a small trial ({error}); {advice}"
+        ) from error
     return cupy
 
 
@@ -143,7 +145,9 @@ def _blas() -> list[Any]:
 
 def _one_thread(per_thread: bool) -> list[tuple[Any, int]]:
     """Set the BLAS libraries of one kind to one thread; return them with their counts before."""
-    libraries = [b for b in _blas() if (getattr(b, "threading_layer", "") == "openmp") == per_thread]
+    libraries = [
+        b for b in _blas() if (getattr(b, "threading_layer", "") == "openmp") == per_thread
+    ]
     before = [(library, library.get_num_threads()) for library in libraries]
     _set_threads([(library, 1) for library in libraries])
     return before

@@ -76,7 +76,7 @@ class Shard:
 
     network: Callable[..., list[Layer]]
     options: Mapping[str, Any]
-    data: Data
+    data: Dataset | Mapping[int, Dataset]
     seeds: tuple[int, ...]
     backend: backends.Backend
     fit: Mapping[str, Any]
@@ -97,7 +97,8 @@ class Shard:
             found[name] = (("epoch", "layer"), values)
         if self.test:
             loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
-            chance = 1 / next(iter(self.data.values() if isinstance(self.data, dict) else [self.data])).classes
+            sets = list(self.data.values()) if isinstance(self.data, Mapping) else [self.data]
+            chance = 1 / sets[0].classes
             found["test_loss"] = ((), np.where(history.diverged, np.inf, loss))
             found["test_accuracy"] = ((), np.where(history.diverged, chance, accuracy))
         return found
@@ -155,7 +156,9 @@ def sweep(
 def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend) -> Iterable[dict]:
     if executor is not None:
         return list(executor.map(Shard.run, shards))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     if chip.name != "numpy" or sys.platform == "emscripten" or min(cores, len(shards)) == 1:
         return [shard.run() for shard in shards]
     with ThreadPoolExecutor(cores) as pool, backends.one_blas_thread():

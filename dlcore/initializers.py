@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +67,10 @@ def _scaled(distribution: str, variance: Callable[[int, int], float], doc: str) 
     return initializer
 
 
-_LECUN = r"Variance :math:`1/\mathrm{fan\_in}` keeps the forward variance of linear and SELU units (LeCun 1998)."
+_LECUN = (
+    r"Variance :math:`1/\mathrm{fan\_in}` keeps the forward variance of linear and SELU units "
+    "(LeCun et al. 1998)."
+)
 _GLOROT = (
     r"Variance :math:`2/(\mathrm{fan\_in}+\mathrm{fan\_out})`: a compromise between forward and backward, "
     "exact for linear units with equal fans (Glorot & Bengio 2010)."
@@ -143,7 +147,7 @@ def lsuv(network: Network, x: Any, tolerance: float = 0.1, max_iterations: int =
         for i, layer in enumerate(network.layers):
             if layer.shapes.keys() == {"W", "b"}:
                 shape = layer.shapes["W"]
-                start = network.streams.draw("lsuv", lambda rng, s=shape: orthogonal()(rng, s), i)
+                start = network.streams.draw("lsuv", partial(orthogonal(), shape=shape), i)
                 layer.W[...] = backend.asarray(start)
                 reached.append(_unit_variance(network, i, a, tolerance, max_iterations))
             a = layer.forward(a, False)
@@ -157,7 +161,9 @@ def _unit_variance(network: Network, i: int, a: Any, tolerance: float, most: int
         z = layer.forward(a, False)
         variance = backend.to_numpy(z.reshape(*shape, -1).var(axis=-1)).astype(np.float64)
         if not np.all(np.isfinite(variance) & (variance > 0)):
-            raise ValueError(f"x: expected outputs of layer {i} that vary, got variances {variance}")
+            raise ValueError(
+                f"x: expected outputs of layer {i} that vary, got variances {variance}"
+            )
         done = np.abs(variance - 1) < tolerance
         if k == most or np.all(done):
             break

@@ -7,7 +7,7 @@ the same with and without it. Names of parameters: upper case for weights, lower
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,12 @@ class Layer:
     noise: Any = None
     input_ndim: int | None = None
     needs_dx = True
+
+    if TYPE_CHECKING:  # parameters, gradients and buffers are attributes set by the network
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return initial parameters by name, drawn on the host."""

@@ -12,7 +12,9 @@ import numpy as np
 
 
 class SoftmaxCrossEntropy:
-    r"""Cross-entropy of softmax(logits): :math:`-\frac1B\sum_i \ln p_{i,y_i}`, :math:`\partial z = (p - 1_y)/B`.
+    r"""Cross-entropy of softmax(logits): :math:`-\frac1B\sum_i \ln p_{i,y_i}`.
+
+    Its gradient is :math:`\partial z = (p - 1_y)/B`.
 
     Shapes: logits ``(..., batch, classes)``, integer labels ``(..., batch)``. In nats. The logarithm is
     taken of the shifted sum, so that no finite logit overflows.
@@ -41,7 +43,9 @@ class SoftmaxCrossEntropy:
 
 
 class BinaryCrossEntropy:
-    r"""Cross-entropy of logistic(logits): :math:`\mathrm{mean}[\ln(1+e^z) - t z]`, :math:`\partial z = (s(z) - t)/B`.
+    r"""Cross-entropy of logistic(logits): :math:`\mathrm{mean}[\ln(1+e^z) - t z]`.
+
+    Its gradient is :math:`\partial z = (s(z) - t)/B`.
 
     Shapes: logits and targets ``(..., batch, outputs)``, targets in [0, 1]; summed over outputs, mean
     over the batch. In nats.
@@ -83,4 +87,6 @@ class MeanSquaredError:
 
 def _same_shape(y: Any, targets: Any) -> None:
     if targets.shape[-2:] != y.shape[-2:] or targets.ndim > y.ndim:
-        raise ValueError(f"targets: expected shape (..., {y.shape[-2]}, {y.shape[-1]}), got {targets.shape}")
+        raise ValueError(
+            f"targets: expected shape (..., {y.shape[-2]}, {y.shape[-1]}), got {targets.shape}"
+        )

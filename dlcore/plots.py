@@ -13,12 +13,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from scipy import stats
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.8),
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
@@ -29,7 +30,7 @@ STYLE = {
     "axes.grid": True,
     "grid.color": "#dddddd",
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=COLORS),
+    "axes.prop_cycle": rcsetup.cycler(color=COLORS),
     "legend.frameon": False,
     "lines.linewidth": 2.0,
     "savefig.bbox": "tight",
@@ -41,7 +42,7 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def mean_band(values: xr.DataArray, level: float = 0.95) -> tuple[Any, Any, Any]:
+def mean_band(values: Any, level: float = 0.95) -> tuple[Any, Any, Any]:
     """Return mean, low and high over ``seed``: the t interval at ``level``."""
     n = values.sizes["seed"]
     mean = values.mean("seed")
@@ -109,7 +110,9 @@ def lr_sensitivity(data: xr.DataArray, hue: str | None = None, **options: Any) -
     return ax
 
 
-def trajectories(paths: Any, surface: Any = None, *, names: Sequence[str], ax: Axes | None = None) -> Axes:
+def trajectories(
+    paths: Any, surface: Any = None, *, names: Sequence[str], ax: Axes | None = None
+) -> Axes:
     """Draw paths ``(n, steps, 2)`` of n optimizers in the plane, over contours of ``surface``."""
     ax = ax or plt.subplots()[1]
     paths = np.asarray(paths)
@@ -118,5 +121,7 @@ def trajectories(paths: Any, surface: Any = None, *, names: Sequence[str], ax: A
     if surface is not None:
         (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
         grid = np.stack(np.meshgrid(np.linspace(left, right, 90), np.linspace(bottom, top, 90)), -1)
-        ax.contour(grid[..., 0], grid[..., 1], surface.value(grid), 14, colors="#999999", linewidths=0.6)
+        ax.contour(
+            grid[..., 0], grid[..., 1], surface.value(grid), 14, colors="#999999", linewidths=0.6
+        )
     return ax

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,10 +34,11 @@ class Streams:
 
     def __init__(self, seeds: int | Sequence[int]) -> None:
         if np.ndim(seeds):
-            if len(seeds) == 0:
+            given = list(cast("Sequence[int]", seeds))
+            if not given:
                 raise ValueError("seeds: expected at least one seed, got none")
-            self.shape: tuple[int, ...] = (len(seeds),)
-            self.seeds = tuple(checks.integer("seeds", s, 0) for s in seeds)
+            self.shape: tuple[int, ...] = (len(given),)
+            self.seeds = tuple(checks.integer("seeds", s, 0) for s in given)
         else:
             self.shape, self.seeds = (), (checks.integer("seeds", seeds, 0),)
         self.unique = tuple(dict.fromkeys(self.seeds))

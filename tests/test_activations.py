@@ -15,8 +15,9 @@ FORMULAS = {
     dl.ReLU: lambda z: z * np.heaviside(z, 0),
     dl.LeakyReLU: lambda z: np.where(z < 0, 0.01 * z, z),
     dl.ELU: lambda z: np.where(z < 0, np.exp(np.minimum(z, 1)) - 1, z),
-    dl.SELU: lambda z: 1.0507009873554805
-    * np.where(z < 0, 1.6732632423543772 * (np.exp(np.minimum(z, 1)) - 1), z),
+    dl.SELU: lambda z: (
+        1.0507009873554805 * np.where(z < 0, 1.6732632423543772 * (np.exp(np.minimum(z, 1)) - 1), z)
+    ),
     dl.GELU: lambda z: z * special.expit(2 * C * (z + 0.044715 * z**3)),
     dl.Swish: lambda z: z * special.expit(z),
     dl.Softplus: lambda z: -special.log_expit(-z),

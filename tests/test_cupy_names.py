@@ -28,7 +28,15 @@ DEVICE_MODULES = [
 ]
 # fmt: on
 # In these, arrays may have a replica axis in front: negative axes only.
-REPLICA_MODULES = ["activations", "convolution", "folding", "layers", "losses", "optimizers", "recurrent"]
+REPLICA_MODULES = [
+    "activations",
+    "convolution",
+    "folding",
+    "layers",
+    "losses",
+    "optimizers",
+    "recurrent",
+]
 # (module, expression as ast.unparse writes it): why it is right there.
 ALLOWED: dict[tuple[str, str], str] = {}
 # CuPy's functions with **kwargs: the keywords that they read (their docstrings).

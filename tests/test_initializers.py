@@ -47,7 +47,9 @@ def test_moments(name, shape):
 
 
 @pytest.mark.parametrize("gain", [1.0, math.sqrt(2)])
-@pytest.mark.parametrize("shape", [(40, 40), (60, 20), (20, 60), (3, 3, 4, 50), (3, 2, 10, 20)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(40, 40), (60, 20), (20, 60), (3, 3, 4, 50), (3, 2, 10, 20)], ids=str
+)
 def test_orthogonal(shape, gain):
     w = initializers.orthogonal(gain)(np.random.default_rng(2), shape)
     assert w.shape == shape
@@ -63,7 +65,9 @@ def test_orthogonal_is_uniform_over_rotations():
     assert abs(statistics.fmean(t * t for t in traces) - 1) < 4 * math.sqrt(3 / 2000)
 
 
-@pytest.mark.parametrize("make", [initializers.normal, initializers.orthogonal, initializers.uniform])
+@pytest.mark.parametrize(
+    "make", [initializers.normal, initializers.orthogonal, initializers.uniform]
+)
 def test_scale_zero_gives_zeros(make):
     np.testing.assert_array_equal(make(0.0)(np.random.default_rng(0), (4, 3)), 0)
 

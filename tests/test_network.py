@@ -16,7 +16,9 @@ def test_layout(backend):
     ]
     assert (network.size, network.replicas) == (43, 2)
     network.parameters[...] = backend.asarray(np.arange(86))
-    np.testing.assert_array_equal(backend.to_numpy(network.layers[2].b), np.arange(80, 86).reshape(2, 1, 3))
+    np.testing.assert_array_equal(
+        backend.to_numpy(network.layers[2].b), np.arange(80, 86).reshape(2, 1, 3)
+    )
     for slot in network.slots:
         layer = network.layers[slot.layer]
         for a in (getattr(layer, slot.name), getattr(layer, "d" + slot.name)):
@@ -77,7 +79,9 @@ def test_forward_and_backward(backend, seeds):
     expected = [x.mT @ dz, dz.sum(-2, keepdims=True), a.mT @ dy, dy.sum(-2, keepdims=True)]
     found = backend.to_numpy(network.gradients)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.concatenate([e.ravel() for e in expected]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found, np.concatenate([e.ravel() for e in expected]), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_inputs_may_be_shared():

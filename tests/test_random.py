@@ -11,12 +11,16 @@ def test_same_key_same_numbers():
 
 def test_other_keys_other_numbers():
     """Seed, purpose and index each count; no two of 600 streams share a first draw."""
-    keys = [(s, p, i) for s in range(20) for p in ("weights", "batches", "dropout") for i in range(10)]
+    keys = [
+        (s, p, i) for s in range(20) for p in ("weights", "batches", "dropout") for i in range(10)
+    ]
     assert len({stream(s, p, i).random() for s, p, i in keys}) == len(keys)
 
 
 def test_streams_are_independent():
-    x = np.array([stream(s, p).standard_normal(1000) for s in range(10) for p in ("weights", "batches")])
+    x = np.array(
+        [stream(s, p).standard_normal(1000) for s in range(10) for p in ("weights", "batches")]
+    )
     between = np.corrcoef(x)[np.triu_indices(len(x), 1)]
     assert abs(between).max() < 5 / np.sqrt(1000)
 
@@ -34,7 +38,8 @@ def test_plain_network_has_no_axis():
     streams = Streams(4)
     assert streams.shape == ()
     np.testing.assert_array_equal(
-        streams.draw("w", lambda rng: rng.random(3)), Streams([4]).draw("w", lambda rng: rng.random(3))[0]
+        streams.draw("w", lambda rng: rng.random(3)),
+        Streams([4]).draw("w", lambda rng: rng.random(3))[0],
     )
 
 

@@ -20,7 +20,10 @@ CASES = {
     "relu adam": (MLP["ReLU"], dict(optimizer=dl.Adam, lr=0.01)),
     "logistic momentum": (MLP["Logistic"], dict(optimizer=dl.Momentum, lr=0.05)),
     "tanh adam decay": (MLP["Tanh"], dict(optimizer=dl.Adam, lr=0.01, weight_decay=0.03)),
-    "gelu momentum clip": (MLP["GELU"], dict(optimizer=dl.Momentum(0.5), lr=0.05, regularizers=CLIP)),
+    "gelu momentum clip": (
+        MLP["GELU"],
+        dict(optimizer=dl.Momentum(0.5), lr=0.05, regularizers=CLIP),
+    ),
     "elu sgd decay clip": (
         MLP["ELU"],
         dict(optimizer=dl.SGD, lr=0.05, weight_decay=0.1, regularizers=CLIP),
@@ -105,7 +108,9 @@ def test_book_size_net():
             its_history = dl.fit(single, data, optimizer, lr=0.003, epochs=1)
             assert same(small.parameters(network, r), small.parameters(single))
             assert same(history.valid_loss[r], its_history.valid_loss)
-            assert same(dl.evaluate(network, data, "test")[0][r], dl.evaluate(single, data, "test")[0])
+            assert same(
+                dl.evaluate(network, data, "test")[0][r], dl.evaluate(single, data, "test")[0]
+            )
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 60, 61, 1000])
@@ -133,11 +138,15 @@ class Serial(Executor):
 
 
 def sweep(executor=None, shard=10, **changes):
-    options = dict(optimizer=[dl.SGD, dl.Adam], lr=[0.01, 0.03, 0.1], seeds=4, epochs=2, batch_size=16)
+    options = dict(
+        optimizer=[dl.SGD, dl.Adam], lr=[0.01, 0.03, 0.1], seeds=4, epochs=2, batch_size=16
+    )
     options |= changes
     network = options.pop("network", MLP["ReLU"])
     data = options.pop("data", small.blobs(3))
-    return dl.sweep(network, data, executor=executor, shard=shard, backend=NUMPY, test=True, **options)
+    return dl.sweep(
+        network, data, executor=executor, shard=shard, backend=NUMPY, test=True, **options
+    )
 
 
 @pytest.fixture(scope="module")
