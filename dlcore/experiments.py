@@ -90,6 +90,9 @@ class Shard:
         curves = ("train_loss", "valid_loss", "valid_accuracy")
         found: dict[str, Any] = {name: (("epoch",), getattr(history, name)) for name in curves}
         found["diverged"] = ((), history.diverged)
+        for name in ("best_epoch", "stopped_epoch"):
+            if getattr(history, name) is not None:
+                found[name] = ((), getattr(history, name))
         for name in ("epoch", "step"):
             values = np.broadcast_to(getattr(history, name), history.train_loss.shape)
             found[f"_{name}"] = (("epoch",), values)

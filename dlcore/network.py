@@ -64,7 +64,7 @@ class Network:
         self.backend = backends.get_backend(backend)
         self.frozen: set[int] = set()
         self.lr_factors: dict[int, float] = {}
-        self.first = 0  # index of the lowest layer in the network that these layers come from
+        self.below = 0  # layers with weights below these, in the network that they come from
         self.slots = self._plan()
         total = self.slots[-1].stop if self.slots else 0
         zeros, dtype = self.backend.xp.zeros, self.backend.dtype
@@ -155,27 +155,35 @@ class Network:
             layer.needs_dx = i != self.lowest
 
     def initialize(self) -> None:
-        """Draw the initial parameters on the host, layer i of seed s from stream (s, "weights", i).
+        """Draw the initial parameters on the host, from stream (seed, "weights", weights below).
 
-        Buffers, such as batch norm's running statistics, get their start values.
+        Counting only layers with weights W, a net with dropout or batch norm starts from the same
+        weights as the net without. Buffers, such as running statistics, get their start values.
         """
         for i, layer in enumerate(self.layers):
             for name, (_, value) in layer.buffers.items():
                 getattr(layer, name).fill(value)
             for name in layer.shapes:
                 initial = functools.partial(_initial, layer, name)
-                draw = self.streams.draw("weights", initial, self.first + i)
+                draw = self.streams.draw("weights", initial, self._weights_below(i))
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
     def start_epoch(self, number: int) -> None:
-        """Renew the noise of all noisy layers: layer i of seed s gets stream (s, "noise", i, number).
+        """Renew the noise of noisy layers, from (seed, "noise", weights below, twin, number).
 
-        ``fit`` calls this before each epoch, counted from 1; a new network stands at epoch 0.
+        Twins are noisy layers with equally many layers with weights below them. ``fit`` calls this
+        before each epoch, counted from 1; a new network stands at epoch 0.
         """
+        places: list[int] = []
         for i, layer in enumerate(self.layers):
             if layer.noisy:
-                own = self.first + i
-                layer.noise = Noise(self.streams, self.backend, "noise", own, number)
+                own = self._weights_below(i)
+                twin = places.count(own)
+                places.append(own)
+                layer.noise = Noise(self.streams, self.backend, "noise", own, twin, number)
+
+    def _weights_below(self, i: int) -> int:
+        return self.below + sum("W" in layer.shapes for layer in self.layers[:i])
 
     def spread(self, x: Any) -> Any:
         """Return x with a replica axis if all share it and noise meets it before any weights."""

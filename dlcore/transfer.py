@@ -97,7 +97,7 @@ def _upper(network: Network, k: int) -> Network:
     """Return the layers from k on as a network with views of the same buffers."""
     upper = copy.copy(network)
     start = min(slot.start for slot in network.slots if slot.layer >= k)
-    upper.layers, upper.first = network.layers[k:], network.first + k
+    upper.layers, upper.below = network.layers[k:], network._weights_below(k)
     upper.slots = [
         slot._replace(layer=slot.layer - k, start=slot.start - start, stop=slot.stop - start)
         for slot in network.slots

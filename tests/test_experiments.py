@@ -262,3 +262,15 @@ def test_setup_of_bad_environment(monkeypatch, variable, value, message):
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=message):
         dl.setup(**SIZES)
+
+
+def test_early_stopping_shows_in_a_sweep():
+    runs = dl.sweep(
+        dl.mlp([6, 5, 3]),
+        small.blobs(),
+        lr=0.1,
+        seeds=2,
+        epochs=3,
+        early_stopping=dl.EarlyStopping(patience=1),
+    )
+    assert runs.best_epoch.dims == runs.stopped_epoch.dims == ("seed",)

@@ -125,3 +125,22 @@ def test_float64(backend64):
     y = network.forward(backend64.asarray(np.ones((6, 4))), training=True)
     network.backward(y)
     assert y.dtype == network.parameters.dtype == network.gradients.dtype == np.float64
+
+
+def test_layers_without_weights_do_not_shift_the_initial_weights():
+    plain = dl.Network(dl.mlp([5, 4, 4, 3]), seeds=[1, 2])
+    options = {"batch_norm": "before", "dropout": 0.5, "input_dropout": 0.2}
+    rich = dl.Network(dl.mlp([5, 4, 4, 3], **options), seeds=[1, 2])
+    pairs = [[la.W for la in net.layers if "W" in la.shapes] for net in (plain, rich)]
+    for one, other in zip(*pairs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_inserted_layers_do_not_shift_the_masks():
+    alone = dl.Network(dl.mlp([5, 4, 4, 3], dropout=0.5), seeds=3)
+    beside = dl.Network(dl.mlp([5, 4, 4, 3], dropout=0.5, input_dropout=0.2), seeds=3)
+    drops = [[la for la in net.layers if isinstance(la, dl.Dropout)] for net in (alone, beside)]
+    one, other = drops[0][-1], drops[1][-1]
+    np.testing.assert_array_equal(one.noise.uniform((6, 4)), other.noise.uniform((6, 4)))
+    first, second = drops[0]
+    assert not np.array_equal(first.noise.uniform((6, 4)), second.noise.uniform((6, 4)))
