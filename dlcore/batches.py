@@ -37,6 +37,7 @@ class Part:
         index = network.streams.index if len(sets) > 1 else np.zeros_like(network.streams.index)
         self.shared = len(sets) == 1
         self.offset = (index * self.n).reshape(*self.shape, 1)
+        self.first = None if self.shared else self.backend.asarray(self.offset, np.int64)
 
     def rows(self, index: Any) -> tuple[Any, Any]:
         """Gather examples by a device index ``(..., batch)``."""
@@ -48,7 +49,7 @@ class Part:
         stop = min(self.n, start + CHUNK)
         if self.shared:
             return self.x[start:stop], self.y[start:stop]
-        return self.rows(self.backend.asarray(self.offset + np.arange(start, stop), np.int64))
+        return self.rows(self.first + self.backend.xp.arange(start, stop))
 
 
 def sets_of(network: Network, data: Data) -> list[Dataset]:

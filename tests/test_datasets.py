@@ -376,8 +376,8 @@ def test_mnist1d_refuses_types(arguments):
     [
         ({"shift": 0}, "shift: expected an integer >= 1, got 0"),
         ({"length": 1}, "length: expected an integer >= 2, got 1"),
-        ({"noise": -0.1}, r"noise: expected a number in \[0, inf\], got -0.1"),
-        ({"shear": float("nan")}, r"shear: expected a number in \[0, inf\], got nan"),
+        ({"noise": -0.1}, r"noise: expected a number in \[0, inf\), got -0.1"),
+        ({"shear": float("nan")}, r"shear: expected a number in \[0, inf\), got nan"),
         ({"scale": 2.0}, r"scale: expected a number in \[0, 1.9\], got 2.0"),
         ({"padding": (60, 36)}, "padding: expected 0 ≤ low ≤ high"),
         ({"padding": (-1, 36)}, "padding: expected an integer >= 0, got -1"),

@@ -90,7 +90,7 @@ def test_running_statistics_and_noise_are_not_touched():
     lsuv(network, X)
     np.testing.assert_array_equal(network.layers[1].running_mean, 0)
     fresh = dl.Network([dl.Dropout(0.5)], [1, 2], "numpy")
-    fresh.layers[0].noise = dl.Noise(network.streams, network.backend, "noise", 3, 0)
+    fresh.layers[0].noise = dl.Noise(network.streams, network.backend, "noise", 1, 0, 0)
     ones = np.ones((2, 3, 4), np.float32)
     np.testing.assert_array_equal(
         network.layers[3].forward(ones, True), fresh.layers[0].forward(ones, True)

@@ -106,7 +106,7 @@ def test_clip_by_value(backend):
 
 
 @pytest.mark.parametrize(
-    ("blueprint", "limit"), [(dl.mlp([3, 4, 2]), 1.2), (small.rnn, 1.2), (CONV, 2.2)]
+    ("blueprint", "limit"), [(dl.mlp([3, 4, 2]), 2.0), (small.rnn, 1.2), (CONV, 2.2)]
 )
 def test_max_norm_acts_on_each_unit(backend, blueprint, limit):
     network = dl.Network(blueprint, (3, 4), backend)
