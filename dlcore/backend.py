@@ -61,8 +61,9 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
 
     ``"auto"`` (default) follows the environment variable ``DLCORE_BACKEND``; where that is unset it
     takes CuPy if a small product, an elementwise kernel and a random draw work on a GPU, else NumPy.
-    A ``Backend`` is returned as it is. Raises ``ValueError`` for an unknown name or type and
-    ``RuntimeError`` where CuPy was asked for and cannot be used.
+    ``dtype`` is "float32" (default) or "float64". A ``Backend`` is returned as it is. Raises
+    ``ValueError`` for an unknown name or type and ``RuntimeError`` where CuPy was asked for and cannot
+    be used.
     """
     if isinstance(name, Backend):
         return name
@@ -122,6 +123,7 @@ class _BlasThreads:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
+        """Hold BLAS to one thread inside a ``with`` block; the last one to leave restores the count."""
         own = _one_thread(per_thread=True)
         with self.lock:
             if self.inside == 0:

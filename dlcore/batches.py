@@ -53,7 +53,10 @@ class Part:
 
 
 def sets_of(network: Network, data: Data) -> list[Dataset]:
-    """Return the data sets: one for all, or one per seed in the order of ``streams.unique``."""
+    """Return the data sets: one for all, or one per seed in the order of ``streams.unique``.
+
+    Raises ``ValueError`` for a seed without a set, ``TypeError`` for data of another kind.
+    """
     if isinstance(data, Dataset):
         return [data]
     seeds = network.streams.unique

@@ -128,8 +128,9 @@ def sweep(
 
     Settings with other shapes or optimizers train in shards of at most ``shard`` replicas, on a pool
     of one thread per core (NumPy) or one after another (GPU, or where threads are missing); any
-    ``concurrent.futures.Executor`` can be given instead. The results do not depend on it. Curves that
-    are shorter, or nets with fewer layers, are filled with NaN at the end of their dimension.
+    ``concurrent.futures.Executor`` can be given as ``executor``. The results do not depend on it.
+    ``backend`` is a name (default ``"auto"``) or a ``Backend``. Curves that are shorter, or nets with
+    fewer layers, are filled with NaN at the end of their dimension.
     """
     seeds = _seeds(seeds)
     _check(network, settings)

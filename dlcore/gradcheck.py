@@ -18,7 +18,10 @@ from dlcore.network import Network
 
 
 def numerical(function: Callable[[], float], array: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """Return the gradient of ``function()`` with respect to ``array``, which is changed and restored."""
+    """Return the gradient of ``function()`` with respect to ``array``, which is changed and restored.
+
+    ``step`` h = 1e-6: the differences are right to about its square, and to rounding over it.
+    """
     gradient = np.zeros_like(array)
     for i in np.ndindex(array.shape):
         old = array[i]
@@ -38,7 +41,8 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 def check_layer(layer: Layer, x: np.ndarray, seeds: Any = 0, seed: int = 1) -> dict[str, float]:
     """Return the relative error of every gradient of a layer: ``{"x": …, "W": …}``.
 
-    ``x`` is a host array, with a replica axis if ``seeds`` is a sequence; it should keep off kinks.
+    ``x`` is a host array, with a replica axis if ``seeds`` (default 0) is a sequence; it should keep
+    off kinks. ``seed`` (default 1) draws the cotangent.
     """
     net = Network([layer], seeds, Backend("numpy", np, np.dtype("float64")))
     copied, x = net.layers[0], np.array(x, dtype=np.float64)
@@ -58,7 +62,10 @@ def check_layer(layer: Layer, x: np.ndarray, seeds: Any = 0, seed: int = 1) -> d
 
 
 def check_loss(loss: Any, y: np.ndarray, target: np.ndarray, seed: int = 1) -> float:
-    """Return the relative error of a loss's gradient, with random weights over the replicas."""
+    """Return the relative error of a loss's gradient, with random weights over the replicas.
+
+    ``y`` and ``target`` are host arrays as the loss takes them; ``seed`` (default 1) draws the weights.
+    """
     y = np.array(y, dtype=np.float64)
     value, dy = loss(y, target)
     cotangent = np.random.default_rng(seed).standard_normal(np.shape(value))

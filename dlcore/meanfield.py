@@ -26,14 +26,20 @@ _WEIGHT /= _WEIGHT.sum()
 
 
 def expectation(function: Callable[[np.ndarray], np.ndarray], q: float) -> float:
-    r"""Return :math:`E[f(\sqrt{q}\,z)]` for standard normal z; ``q`` >= 0."""
+    r"""Return :math:`E[f(\sqrt{q}\,z)]` for standard normal z.
+
+    Raises ``ValueError`` unless ``q`` >= 0.
+    """
     if not q >= 0:
         raise ValueError(f"q: expected a variance >= 0, got {q!r}")
     return float(_WEIGHT @ function(np.sqrt(q) * _Z))
 
 
 def variance(activation: Activation, q: float, sigma_w: float, sigma_b: float = 0.0) -> float:
-    r"""Return the next layer's variance, :math:`\sigma_w^2 E[\phi(\sqrt q z)^2] + \sigma_b^2`."""
+    r"""Return the next layer's variance, :math:`\sigma_w^2 E[\phi(\sqrt q z)^2] + \sigma_b^2`.
+
+    ``sigma_b`` = 0 unless given.
+    """
     return sigma_w**2 * expectation(lambda z: activation.value(z) ** 2, q) + sigma_b**2
 
 
@@ -49,7 +55,10 @@ def chi(activation: Activation, q: float, sigma_w: float) -> float:
 def variances(
     activation: Activation, first: float, depth: int, sigma_w: float, sigma_b: float = 0.0
 ) -> np.ndarray:
-    """Return variances ``(depth,)`` of the pre-activations of layers 1 … depth, from the first's."""
+    """Return variances ``(depth,)`` of the pre-activations of layers 1 … depth, from the first's.
+
+    ``sigma_w`` and ``sigma_b`` (default 0) as in ``variance``.
+    """
     q = [first]
     while len(q) < depth:
         q.append(variance(activation, q[-1], sigma_w, sigma_b))

@@ -207,7 +207,8 @@ class Network:
     def forward(self, x: Any, training: bool = False) -> Any:
         """Return the output for a device array x ``(..., batch, features)``.
 
-        Inputs without the replica axis are shared by all replicas.
+        Inputs without the replica axis are shared by all replicas. ``training`` (default False) lets
+        noise act and batch norm take the batch's statistics; frozen layers predict all the same.
         """
         x = self.spread(x) if training else x
         for i, layer in enumerate(self.layers):
@@ -271,7 +272,11 @@ def mlp_layers(
     dropout: float = 0.0,
     input_dropout: float = 0.0,
 ) -> list[Layer]:
-    """Return the layers of ``mlp``: hidden layers of dense, activation and options; a dense layer last."""
+    """Return the layers of ``mlp``: hidden layers of dense, activation and options; a dense layer last.
+
+    ``activation``, ``initializer``, ``bias``, ``batch_norm``, ``dropout``, ``input_dropout``: see ``mlp``.
+    Raises ``ValueError`` or ``TypeError`` for others.
+    """
     if len(sizes) < 2:
         raise ValueError(f"sizes: expected inputs, hidden widths and outputs, got {list(sizes)}")
     if batch_norm not in (False, "before", "after"):
@@ -295,7 +300,8 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     ``sweep`` can vary: ``activation`` (class, default ``ReLU``), ``initializer`` (name or function,
     default ``"he_normal"``), ``bias`` (start value, default 0), ``batch_norm`` (``"before"`` or ``"after"``
     the activation, default False), ``dropout`` (rate behind each hidden layer, default 0),
-    ``input_dropout`` (rate on the inputs, default 0). The last layer gives logits.
+    ``input_dropout`` (rate on the inputs, default 0). The last layer gives logits. Raises ``TypeError``
+    or ``ValueError`` for sizes that are not positive integers.
 
     >>> [type(layer).__name__ for layer in mlp([4, 3, 2])()]
     ['Dense', 'ReLU', 'Dense']

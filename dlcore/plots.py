@@ -88,7 +88,10 @@ def bands(
 
 
 def layers(data: xr.DataArray, hue: str | None = None, **options: Any) -> Axes:
-    """Draw a positive statistic per layer on a logarithmic axis (geometric means over ``seed``)."""
+    """Draw a positive statistic per layer on a logarithmic axis (geometric means over ``seed``).
+
+    ``data`` has dims ``layer``, ``seed`` and ``hue`` (default: one line); ``options`` go to ``bands``.
+    """
     ax = bands(data, "layer", hue, log=True, **options)
     ax.set_xlabel("layer (1 = next to the input)")
     return ax
@@ -113,7 +116,11 @@ def lr_sensitivity(data: xr.DataArray, hue: str | None = None, **options: Any) -
 def trajectories(
     paths: Any, surface: Any = None, *, names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """Draw paths ``(n, steps, 2)`` of n optimizers in the plane, over contours of ``surface``."""
+    """Draw paths ``(n, steps, 2)`` of n optimizers in the plane, over contours of ``surface``.
+
+    ``surface`` has ``value(points)``, such as ``dlcore.datasets.ravine()`` (default: no contours).
+    ``names`` labels the paths; ``ax`` is drawn on, a new one by default.
+    """
     ax = ax or plt.subplots()[1]
     paths = np.asarray(paths)
     for i, (path, name) in enumerate(zip(paths, names, strict=True)):

@@ -23,14 +23,20 @@ def weight_slots(network: Network) -> list[Any]:
 
 
 def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
-    r"""Return ``{"gradient_rms": (..., layers)}``: :math:`\sqrt{\mathrm{mean}(dW^2)}` per layer."""
+    r"""Return ``{"gradient_rms": (..., layers)}``: :math:`\sqrt{\mathrm{mean}(dW^2)}` per layer.
+
+    ``before`` is not read; ``fit`` gives it to each probe.
+    """
     xp = network.backend.xp
     rms = [xp.sqrt((g * g).mean(axis=(-2, -1))) for g in _weights(network, network.gradients)]
     return {"gradient_rms": xp.stack(rms, axis=-1)}
 
 
 def relative_update(network: Network, before: Any) -> dict[str, Any]:
-    r"""Return ``{"relative_update": (..., layers)}``: :math:`\|\Delta W\|/\|W\|` of a step."""
+    r"""Return ``{"relative_update": (..., layers)}``: :math:`\|\Delta W\|/\|W\|` of a step.
+
+    ``before`` holds the parameters before it, flat as ``network.parameters``.
+    """
     xp, ratios = network.backend.xp, []
     pairs = zip(_weights(network, network.parameters), _weights(network, before), strict=True)
     for new, old in pairs:
