@@ -9,29 +9,38 @@ Rows are ``(..., batch, features)``. Strength 0 returns x itself. Source: Simard
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from dlcore import checks
+from dlcore.checks import Checked, checked
 from dlcore.random import Noise
 
 
+class _Augmentation(Checked):
+    """Base of augmentations whose first field is a strength; subclasses give ``change``."""
+
+    def __call__(self, x: Any, noise: Noise) -> Any:
+        """Return ``change(x, noise)``, or x itself at strength 0."""
+        strength = getattr(self, fields(self)[0].name)  # type: ignore[arg-type]
+        return self.change(x, noise) if strength else x
+
+    def change(self, x: Any, noise: Noise) -> Any:
+        """Return new examples, at a strength above 0."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class shift:
+class shift(_Augmentation):
     r"""Move images by :math:`(d_1, d_2)`, both uniform in [−``pixels``, ``pixels``]; roll rows.
 
     Images: :math:`y_{rc} = x(r - d_1, c - d_2)`. Rows: a whole number of places, uniform in
     −``pixels`` … ``pixels``; what leaves at one end comes in at the other.
     """
 
-    pixels: float
+    pixels: float = checked(checks.real, 0)
 
-    def __post_init__(self) -> None:
-        checks.real("pixels", self.pixels, 0)
-
-    def __call__(self, x: Any, noise: Noise) -> Any:
-        if self.pixels == 0:
-            return x
+    def change(self, x: Any, noise: Noise) -> Any:
         if not _is_image(x, noise):
             return self._roll(x, noise)
         rows, columns = _grid(x, noise)
@@ -47,21 +56,16 @@ class shift:
 
 
 @dataclass(frozen=True)
-class rotate:
+class rotate(_Augmentation):
     r"""Turn images about their middle by an angle uniform in [−``degrees``, ``degrees``].
 
     :math:`y_{rc} = x(R_\alpha(r, c))` with rotation matrix :math:`R_\alpha`; positive angles turn
     anticlockwise on the page. ``degrees`` in [0, 180].
     """
 
-    degrees: float
+    degrees: float = checked(checks.real, 0, 180)
 
-    def __post_init__(self) -> None:
-        checks.real("degrees", self.degrees, 0, 180)
-
-    def __call__(self, x: Any, noise: Noise) -> Any:
-        if self.degrees == 0:
-            return x
+    def change(self, x: Any, noise: Noise) -> Any:
         rows, columns = _grid(_image(x, noise), noise)
         angle = math.radians(self.degrees) * (2 * noise.uniform((*x.shape[:-3], 1, 1)) - 1)
         c, s = _xp(noise).cos(angle), _xp(noise).sin(angle)
@@ -71,20 +75,15 @@ class rotate:
 
 
 @dataclass(frozen=True)
-class scale:
+class scale(_Augmentation):
     r"""Enlarge images about their middle by a factor z uniform in [1 − ``strength``, 1 + ``strength``].
 
     :math:`y_{rc} = x(r/z, c/z)`, counted from the middle. ``strength`` in [0, 1).
     """
 
-    strength: float
+    strength: float = checked(checks.real, 0, 1, "[)")
 
-    def __post_init__(self) -> None:
-        checks.real("strength", self.strength, 0, 1, ends="[)")
-
-    def __call__(self, x: Any, noise: Noise) -> Any:
-        if self.strength == 0:
-            return x
+    def change(self, x: Any, noise: Noise) -> Any:
         rows, columns = _grid(_image(x, noise), noise)
         zoom = 1 + self.strength * (2 * noise.uniform((*x.shape[:-3], 1, 1)) - 1)
         i, j = (x.shape[-3] - 1) / 2, (x.shape[-2] - 1) / 2
@@ -92,7 +91,7 @@ class scale:
 
 
 @dataclass(frozen=True)
-class elastic:
+class elastic(_Augmentation):
     r"""Elastic deformation: :math:`y_{rc} = x(r + u_{rc}, c + v_{rc})` with smooth random u and v.
 
     Both are normal noise smoothed by a Gaussian of ``sigma`` pixels (default 4), scaled so that each
@@ -100,16 +99,10 @@ class elastic:
     who smooth uniform noise).
     """
 
-    strength: float
-    sigma: float = 4.0
+    strength: float = checked(checks.real, 0)
+    sigma: float = checked(checks.real, 0, math.inf, "(]", default=4.0)
 
-    def __post_init__(self) -> None:
-        checks.real("strength", self.strength, 0)
-        checks.real("sigma", self.sigma, 0, ends="(]")
-
-    def __call__(self, x: Any, noise: Noise) -> Any:
-        if self.strength == 0:
-            return x
+    def change(self, x: Any, noise: Noise) -> Any:
         rows, columns = _grid(_image(x, noise), noise)
         high, wide = x.shape[-3], x.shape[-2]
         field = noise.normal((*x.shape[:-3], 2, high, wide))
@@ -127,33 +120,25 @@ class elastic:
 
 
 @dataclass(frozen=True)
-class flip:
+class flip(_Augmentation):
     """Mirror an image left to right with ``probability`` (default 0.5)."""
 
-    probability: float = 0.5
+    probability: float = checked(checks.real, 0, 1, default=0.5)
 
-    def __post_init__(self) -> None:
-        checks.real("probability", self.probability, 0, 1)
-
-    def __call__(self, x: Any, noise: Noise) -> Any:
-        if self.probability == 0:
-            return x
+    def change(self, x: Any, noise: Noise) -> Any:
         xp = _xp(noise)
         turned = noise.uniform((*_image(x, noise).shape[:-3], 1, 1, 1)) < self.probability
         return xp.where(turned, xp.flip(x, axis=-2), x)
 
 
 @dataclass(frozen=True)
-class white_noise:
+class white_noise(_Augmentation):
     r"""Add independent normal noise to every feature: :math:`y = x + \sigma\xi`, ``std`` = σ ≥ 0."""
 
-    std: float
+    std: float = checked(checks.real, 0)
 
-    def __post_init__(self) -> None:
-        checks.real("std", self.std, 0)
-
-    def __call__(self, x: Any, noise: Noise) -> Any:
-        return x + self.std * noise.normal(x.shape) if self.std else x
+    def change(self, x: Any, noise: Noise) -> Any:
+        return x + self.std * noise.normal(x.shape)
 
 
 class compose:
@@ -185,8 +170,8 @@ def _is_image(x: Any, noise: Noise) -> bool:
 
 
 def _image(x: Any, noise: Noise) -> Any:
-    if not _is_image(x, noise):
-        raise ValueError(f"x: expected images (..., batch, height, width, channels), got {x.shape}")
+    due = "images (..., batch, height, width, channels)"
+    checks.expect(_is_image(x, noise), "x", due, x.shape)
     return x
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+
+def expect(ok: Any, name: str, expected: str, got: Any) -> None:
+    """Raise ``ValueError`` "name: expected …, got …" unless ``ok``."""
+    if not ok:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
 
 
 def integer(name: str, value: Any, at_least: int) -> int:
@@ -17,13 +25,15 @@ def integer(name: str, value: Any, at_least: int) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer >= {at_least}, got {value!r}") from None
-    if number < at_least:
-        raise ValueError(f"{name}: expected an integer >= {at_least}, got {number}")
+    expect(number >= at_least, name, f"an integer >= {at_least}", number)
     return number
 
 
 def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = "[]") -> float:
-    """Return ``value`` as a finite float in [low, high]; ``ends`` "(]", "[)" or "()" leave ends out."""
+    """Return ``value`` as a finite float in [low, high]; ``ends`` "(]", "[)" or "()" leave ends out.
+
+    ``high`` is infinite by default. ``TypeError`` for what is no number, ``ValueError`` for another one.
+    """
     left, right = ends[0], ends[1] if high < math.inf else ")"
     kind = f"a number in {left}{low:g}, {high:g}{right}"
     try:
@@ -34,13 +44,15 @@ def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = 
         raise TypeError(f"{name}: expected {kind}, got {value!r}") from None
     above = low < number if left == "(" else low <= number
     below = number < high if right == ")" else number <= high
-    if not (above and below):
-        raise ValueError(f"{name}: expected {kind}, got {number!r}")
+    expect(above and below, name, kind, number)
     return number
 
 
 def per_replica(name: str, value: Any, replicas: int) -> np.ndarray:
-    """Return float64 values ``(replicas,)`` from one number or one number per replica, all >= 0."""
+    """Return float64 values ``(replicas,)`` from one number or one number per replica, all >= 0.
+
+    ``TypeError`` for what are no numbers, ``ValueError`` for others or another number of them.
+    """
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
@@ -48,11 +60,26 @@ def per_replica(name: str, value: Any, replicas: int) -> np.ndarray:
         array = array.astype(np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number or one per replica, got {value!r}") from None
-    if array.shape not in ((), (replicas,)):
-        raise ValueError(
-            f"{name}: expected a number or {replicas} numbers (one per replica), "
-            f"got an array of shape {array.shape}"
-        )
-    if not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise ValueError(f"{name}: expected finite numbers >= 0, got {value!r}")
+    due = f"a number or {replicas} numbers (one per replica)"
+    expect(array.shape in ((), (replicas,)), name, due, f"an array of shape {array.shape}")
+    good = np.all(np.isfinite(array)) and np.all(array >= 0)
+    expect(good, name, "finite numbers >= 0", repr(value))
     return np.broadcast_to(array, (replicas,)).copy()
+
+
+def checked(check: Callable, *limits: Any, **options: Any) -> Any:
+    """Return a field of a `Checked` dataclass, which becomes ``check(name, value, *limits)``.
+
+    ``options`` go to ``dataclasses.field``: ``pixels: float = checked(real, 0, default=2.0)``.
+    """
+    return dataclasses.field(metadata={"check": check, "limits": limits}, **options)
+
+
+class Checked:
+    """Base of dataclasses that check their fields when they are made."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            if f.metadata:
+                value = f.metadata["check"](f.name, getattr(self, f.name), *f.metadata["limits"])
+                object.__setattr__(self, f.name, value)  # frozen classes too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,11 @@ class Conv2D(Layer):
     def _sides(self, padding: int | str) -> tuple[tuple[int, int], ...]:
         """Return zeros (above, below) and (left, right)."""
         if padding == "same":
-            if self.stride != 1:
-                raise ValueError(
-                    f"padding: expected a number with stride {self.stride}, got 'same'"
-                )
+            due = f"a number with stride {self.stride}"
+            checks.expect(self.stride == 1, "padding", due, "'same'")
             return tuple(((k - 1) // 2, k // 2) for k in self.kernel)
-        if isinstance(padding, str):
-            raise ValueError(f"padding: expected an integer >= 0 or 'same', got {padding!r}")
+        number = not isinstance(padding, str)
+        checks.expect(number, "padding", "an integer >= 0 or 'same'", repr(padding))
         return ((checks.integer("padding", padding, 0),) * 2,) * 2
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -99,10 +98,9 @@ class Conv2D(Layer):
         (high, wide), s = patches.shape[-5:-3], self.stride
         shape = (*patches.shape[:-5], *self.size, self.in_channels)
         image = self.xp.zeros(shape, dtype=patches.dtype)
-        for i in range(self.kernel[-2]):
-            for j in range(self.kernel[-1]):
-                target = image[..., i : i + s * high : s, j : j + s * wide : s, :]
-                target += patches[..., i, j, :]
+        for i, j in np.ndindex(self.kernel):
+            target = image[..., i : i + s * high : s, j : j + s * wide : s, :]
+            target += patches[..., i, j, :]
         (above, below), (left, right) = self.padding
         return image[..., above : self.size[-2] - below, left : self.size[-1] - right, :]
 
@@ -130,25 +128,18 @@ class MaxPool2D(Layer):
     def forward(self, x: Any, training: bool) -> Any:
         high, wide = self.size
         if x.ndim < 4 or x.shape[-3] < high or x.shape[-2] < wide:
-            raise ValueError(
-                f"x: expected images (..., batch, height, width, channels) of at least "
-                f"{high} by {wide}, got {x.shape}"
-            )
-        first, *others = self._corners(x)
-        y = first
-        for corner in others:
-            y = self.xp.maximum(y, corner)
-        self.x, self.y = x, y
-        return y
+            due = f"images (..., batch, height, width, channels) of at least {high} by {wide}"
+            raise ValueError(f"x: expected {due}, got {x.shape}")
+        self.x, self.y = x, reduce(self.xp.maximum, self._corners(x))
+        return self.y
 
     def backward(self, dy: Any) -> Any:
-        dx, taken = self.xp.zeros_like(self.x), None
+        dx = self.xp.zeros_like(self.x)
+        taken = self.xp.zeros_like(self.y, dtype=bool)
         for x, target in zip(self._corners(self.x), self._corners(dx), strict=True):
-            here = x == self.y
-            if taken is not None:
-                here &= ~taken
+            here = (x == self.y) & ~taken
             target += dy * here
-            taken = here if taken is None else taken | here
+            taken |= here
         return dx
 
     def _corners(self, x: Any) -> list[Any]:
@@ -161,6 +152,5 @@ class MaxPool2D(Layer):
 def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """Return (height, width) from one integer or two, each at least 1."""
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2:
-        raise ValueError(f"{name}: expected one integer or two, got {value!r}")
+    checks.expect(len(both) == 2, name, "one integer or two", repr(value))
     return checks.integer(name, both[0], 1), checks.integer(name, both[1], 1)

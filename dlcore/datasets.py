@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import importlib
 import io
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -21,6 +22,7 @@ import numpy as np
 from dlcore import checks
 
 Array = np.ndarray
+_PARTS = ("train", "valid", "test")
 
 # Keys that keep the random streams of one seed apart: train and test never share a draw.
 _TRAIN, _VALID, _TEST, _SUBSET, _SPLIT, _TEMPLATES, _SHUFFLE = range(7)
@@ -29,11 +31,8 @@ _TRAIN, _VALID, _TEST, _SUBSET, _SPLIT, _TEMPLATES, _SHUFFLE = range(7)
 def _per_class(name: str, value: Any, classes: int, least: int = 0) -> int:
     """Examples per class of a balanced part of `value` examples."""
     number = checks.integer(name, value, least)
-    if number % classes:
-        raise ValueError(
-            f"{name}: expected a multiple of the {classes} classes, so that each class has the "
-            f"same number of examples, got {number}"
-        )
+    due = f"a multiple of the {classes} classes, so that each class has the same number of examples"
+    checks.expect(number % classes == 0, name, due, number)
     return number // classes
 
 
@@ -72,18 +71,15 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", checks.integer("classes", self.classes, 2))
-        for part in ("train", "valid", "test"):
+        for part in _PARTS:
             x = _inputs(f"x_{part}", getattr(self, f"x_{part}"))
             y = _labels(f"y_{part}", getattr(self, f"y_{part}"), len(x), self.classes)
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
-            if x.shape[1:] != self.x_train.shape[1:]:
-                raise ValueError(
-                    f"x_{part}: expected examples of shape {self.x_train.shape[1:]} as in "
-                    f"x_train, got {x.shape[1:]}"
-                )
-        if not len(self.x_train):
-            raise ValueError("x_train: expected at least one example, got an empty array")
+            shape = self.x_train.shape[1:]
+            due = f"examples of shape {shape} as in x_train"
+            checks.expect(x.shape[1:] == shape, f"x_{part}", due, x.shape[1:])
+        checks.expect(len(self.x_train), "x_train", "at least one example", "an empty array")
 
     def __repr__(self) -> str:
         sizes = (len(self.x_train), len(self.x_valid), len(self.x_test))
@@ -92,12 +88,12 @@ class Dataset:
         )
 
     def _map(self, change: Callable[[Array], Array]) -> Dataset:
-        return replace(
-            self,
-            x_train=change(self.x_train),
-            x_valid=change(self.x_valid),
-            x_test=change(self.x_test),
-        )
+        parts: dict[str, Any] = {f"x_{p}": change(getattr(self, f"x_{p}")) for p in _PARTS}
+        return replace(self, **parts)
+
+    def _expect_axes(self, axes: int, caller: str, due: str) -> None:
+        shape = self.x_train.shape
+        checks.expect(len(shape) == axes, caller, due, f"x_train of shape {shape}")
 
     def subset(self, n: int, seed: int = 0) -> Dataset:
         """Keep `n` training examples, the same number of each class.
@@ -108,9 +104,7 @@ class Dataset:
 
         Raises ValueError: `n` not positive, not a multiple of the classes, more than there are.
         """
-        per_class = _per_class("n", n, self.classes, 1)
-        rng = np.random.default_rng(_key(seed, _SUBSET))
-        (rows,) = _balanced_rows(self.y_train, self.classes, {"n": per_class}, rng)
+        (rows,) = _balanced_rows(self.y_train, self.classes, {"n": n}, _key(seed, _SUBSET))
         return replace(self, x_train=self.x_train[rows], y_train=self.y_train[rows])
 
     def standardized(self) -> Dataset:
@@ -125,8 +119,7 @@ class Dataset:
         """
         mean = self.x_train.mean(dtype=np.float64)
         std = self.x_train.std(dtype=np.float64)
-        if not std > 0:
-            raise ValueError("x_train: expected values that vary, got a constant array")
+        checks.expect(std > 0, "x_train", "values that vary", "a constant array")
         return self._map(lambda x: (x - np.float32(mean)) / np.float32(std))
 
     def with_classes(self, keep: Iterable[int]) -> Dataset:
@@ -137,14 +130,13 @@ class Dataset:
         Raises ValueError: fewer than two classes, a class twice, a class that is not there.
         """
         kept = [checks.integer("keep", label, 0) for label in keep]
-        if len(kept) < 2 or len(set(kept)) < len(kept) or max(kept) >= self.classes:
-            raise ValueError(
-                f"keep: expected two or more different classes in 0…{self.classes - 1}, got {kept}"
-            )
+        good = len(set(kept)) == len(kept) >= 2 and max(kept) < self.classes
+        due = f"two or more different classes in 0…{self.classes - 1}"
+        checks.expect(good, "keep", due, kept)
         new = np.full(self.classes, -1)
         new[kept] = range(len(kept))
         parts: dict[str, Any] = {}
-        for part in ("train", "valid", "test"):
+        for part in _PARTS:
             labels = new[getattr(self, f"y_{part}")]
             parts[f"x_{part}"] = getattr(self, f"x_{part}")[labels >= 0]
             parts[f"y_{part}"] = labels[labels >= 0]
@@ -158,13 +150,10 @@ class Dataset:
         Raises ValueError: examples that are not images, sides that are not multiples of `k`.
         """
         k = checks.integer("k", k, 1)
-        if self.x_train.ndim != 4:
-            raise ValueError(
-                f"pooled: expected images (N, H, W, C), got x_train of shape {self.x_train.shape}"
-            )
+        self._expect_axes(4, "pooled", "images (N, H, W, C)")
         height, width, channels = self.x_train.shape[1:]
-        if height % k or width % k:
-            raise ValueError(f"k: expected a divisor of {height} and {width}, got {k}")
+        divides = height % k == width % k == 0
+        checks.expect(divides, "k", f"a divisor of {height} and {width}", k)
         square = (height // k, k, width // k, k, channels)
         return self._map(lambda x: x.reshape(len(x), *square).mean(axis=(2, 4)))
 
@@ -173,10 +162,7 @@ class Dataset:
 
         Raises ValueError for inputs that are not rows.
         """
-        if self.x_train.ndim != 2:
-            raise ValueError(
-                f"sequences: expected rows (N, T), got x_train of shape {self.x_train.shape}"
-            )
+        self._expect_axes(2, "sequences", "rows (N, T)")
         return self._map(lambda x: x[..., None])
 
     def flat(self) -> Dataset:
@@ -194,44 +180,39 @@ def _read_only(array: Array) -> Array:
 def _inputs(name: str, value: Any) -> Array:
     with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
         x = np.ascontiguousarray(value, dtype=np.float32)
-    if x.ndim not in (2, 3, 4):
-        raise ValueError(
-            f"{name}: expected (N, features), (N, T, features) or (N, H, W, C), got shape {x.shape}"
-        )
-    if not np.isfinite(x).all():
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+    due = "(N, features), (N, T, features) or (N, H, W, C)"
+    checks.expect(x.ndim in (2, 3, 4), name, due, f"shape {x.shape}")
+    checks.expect(np.isfinite(x).all(), name, "finite values", "NaN or infinity")
     return _read_only(x)
 
 
 def _labels(name: str, value: Any, examples: int, classes: int) -> Array:
     y = np.asarray(value)
-    if y.dtype.kind not in "iu" and y.size:
-        raise ValueError(f"{name}: expected integer labels, got {y.dtype}")
-    if y.shape != (examples,):
-        raise ValueError(f"{name}: expected shape ({examples},), got {y.shape}")
-    if y.size and (y.min() < 0 or y.max() >= classes):
-        raise ValueError(f"{name}: expected labels in 0…{classes - 1}, got {y.min()}…{y.max()}")
+    checks.expect(y.dtype.kind in "iu" or not y.size, name, "integer labels", y.dtype)
+    checks.expect(y.shape == (examples,), name, f"shape ({examples},)", y.shape)
+    if y.size:
+        low, high = y.min(), y.max()
+        due = f"labels in 0…{classes - 1}"
+        checks.expect(low >= 0 and high < classes, name, due, f"{low}…{high}")
     return _read_only(np.ascontiguousarray(y, dtype=np.int64))
 
 
 def _balanced_rows(
-    labels: Array, classes: int, sizes: dict[str, int], rng: np.random.Generator
+    labels: Array, classes: int, sizes: dict[str, Any], key: np.random.SeedSequence
 ) -> list[Array]:
-    """Disjoint lists of row numbers, one per entry of `sizes` (name to examples per class).
+    """Disjoint lists of row numbers, one per entry of `sizes` (name to number of examples).
 
     Each list runs through the classes in turn, 0, 1, …, 0, 1, …, in a random order within each
-    class, so that its first rows are balanced too.
+    class, so that its first rows are balanced too. Only "valid" and "test" may be empty.
     """
+    each = [_per_class(n, size, classes, int(n in ("n", "train"))) for n, size in sizes.items()]
+    rng = np.random.default_rng(key)
     rows = [rng.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
-    most, wanted = min(map(len, rows)), sum(sizes.values())
-    if wanted > most:
-        raise ValueError(
-            f"{' + '.join(sizes)}: expected at most {most * classes} examples ({most} per class), "
-            f"got {wanted * classes}"
-        )
-    ends = np.cumsum(list(sizes.values()))
+    most, wanted = min(map(len, rows)), sum(each)
+    due = f"at most {most * classes} examples ({most} per class)"
+    checks.expect(wanted <= most, " + ".join(sizes), due, wanted * classes)
     table = np.stack([r[:wanted] for r in rows], axis=1)
-    return [part.ravel() for part in np.split(table, ends[:-1])]
+    return [part.ravel() for part in np.split(table, np.cumsum(each)[:-1])]
 
 
 def _balanced_dataset(
@@ -241,12 +222,8 @@ def _balanced_dataset(
 
     The test part is taken first and the training part last: changing `train` keeps the others.
     """
-    parts = {
-        part: _per_class(part, sizes[part], classes, int(part == "train"))
-        for part in ("test", "valid", "train")
-    }
-    rng = np.random.default_rng(_key(seed, _SPLIT))
-    test, valid, train = _balanced_rows(y, classes, parts, rng)
+    in_order = {part: sizes[part] for part in ("test", "valid", "train")}
+    test, valid, train = _balanced_rows(y, classes, in_order, _key(seed, _SPLIT))
     return Dataset(x[train], y[train], x[valid], y[valid], x[test], y[test], name, classes)
 
 
@@ -297,7 +274,7 @@ def random_templates(seed: int, classes: int = 10, length: int = 12) -> Array:
 
 
 @dataclass(frozen=True)
-class Distortion:
+class Distortion(checks.Checked):
     """How MNIST-1D turns a template into an example; the defaults are the published ones.
 
     In order, with u uniform on [0, 1): append ``padding[0]`` … ``padding[1]`` zeros and stretch to
@@ -314,23 +291,19 @@ class Distortion:
     """
 
     padding: tuple[int, int] = (36, 60)
-    scale: float = 0.4
-    shift: int = 48
-    blurred_noise: float = 0.25
-    noise: float = 0.02
-    shear: float = 0.75
-    length: int = 40
+    # A factor 1 + scale (u − ½) of 0 would turn signal into padding: hence scale < 2.
+    scale: float = checks.checked(checks.real, 0, 1.9, default=0.4)
+    shift: int = checks.checked(checks.integer, 1, default=48)
+    blurred_noise: float = checks.checked(checks.real, 0, default=0.25)
+    noise: float = checks.checked(checks.real, 0, default=0.02)
+    shear: float = checks.checked(checks.real, 0, default=0.75)
+    length: int = checks.checked(checks.integer, 2, default=40)
 
     def __post_init__(self) -> None:
-        checks.integer("shift", self.shift, 1)
-        checks.integer("length", self.length, 2)
-        # A factor 1 + scale (u − ½) of 0 would turn signal into padding: hence scale < 2.
-        checks.real("scale", self.scale, 0, 1.9)
-        for name in ("blurred_noise", "noise", "shear"):
-            checks.real(name, getattr(self, name), 0)
+        super().__post_init__()
         low, high = self.padding
-        if checks.integer("padding", low, 0) > checks.integer("padding", high, 0):
-            raise ValueError(f"padding: expected 0 ≤ low ≤ high, got {self.padding}")
+        rising = checks.integer("padding", low, 0) <= checks.integer("padding", high, 0)
+        checks.expect(rising, "padding", "0 ≤ low ≤ high", self.padding)
 
 
 def _blur(noise: Array) -> Array:
@@ -418,28 +391,23 @@ def mnist1d(
     package mnist1d, Apache-2.0.
     """
     if seed is None:
-        if templates is not None or distortion is not None or test_seed != 0:
-            raise ValueError(
-                "seed: expected an integer together with templates, distortion or test_seed, got "
-                "None (the published set has its own)"
-            )
+        plain = templates is None and distortion is None and test_seed == 0
+        due = "an integer together with templates, distortion or test_seed"
+        checks.expect(plain, "seed", due, "None (the published set has its own)")
         data = _published(train, valid, test)
     else:
-        templates = _checked_templates(templates)
-        how = Distortion() if distortion is None else distortion
-        parts: list[Array] = []
+        table, how = _table(templates), distortion or Distortion()
+        parts: dict[str, Any] = {}
         for part, size, key in (
             ("train", train, _key(seed, _TRAIN)),
             ("valid", valid, _key(seed, _VALID)),
             ("test", test, _key(test_seed, _TEST, "test_seed")),
         ):
-            per_class = _per_class(part, size, len(templates), int(part == "train"))
-            labels = np.tile(np.arange(len(templates)), per_class)
+            per_class = _per_class(part, size, len(table), int(part == "train"))
+            labels = np.tile(np.arange(len(table)), per_class)
             rng = np.random.RandomState(np.random.MT19937(key))
-            parts += [_draw(rng, labels, templates, how), labels]
-        x, y, x_valid, y_valid, x_test, y_test = parts
-        classes = len(templates)
-        data = Dataset(x, y, x_valid, y_valid, x_test, y_test, "mnist1d", classes).standardized()
+            parts |= {f"x_{part}": _draw(rng, labels, table, how), f"y_{part}": labels}
+        data = Dataset(**parts, name="mnist1d", classes=len(table)).standardized()
     if shuffle_seed is None:
         return data
     shuffle = np.random.default_rng(_key(shuffle_seed, _SHUFFLE, "shuffle_seed"))
@@ -459,31 +427,23 @@ def _published_draw() -> tuple[Array, Array]:
 
 def _published(train: int, valid: int, test: int) -> Dataset:
     held = _per_class("valid", valid, 10)
-    if checks.integer("train", train, 1) + valid != 4000 or checks.integer("test", test, 0) != 1000:
-        raise ValueError(
-            "train + valid, test: expected 4000 and 1000 for the published set (seed=None), got "
-            f"{train} + {valid} and {test}; give a seed to draw other sizes"
-        )
+    sizes = (checks.integer("train", train, 1) + valid, checks.integer("test", test, 0))
+    due = "4000 and 1000 for the published set (seed=None)"
+    got = f"{train} + {valid} and {test}; give a seed to draw other sizes"
+    checks.expect(sizes == (4000, 1000), "train + valid, test", due, got)
     x, y = _published_draw()
-    pool = y[:4000]
-    last = [np.flatnonzero(pool == c)[::-1][:held] for c in range(10)]
-    in_valid = np.zeros(5000, bool)
-    in_valid[np.concatenate(last)] = True
-    in_train = ~in_valid
-    in_train[4000:] = False
+    last = [np.flatnonzero(y[:4000] == c)[::-1][:held] for c in range(10)]
+    in_valid = np.sort(np.concatenate(last))
+    in_train = np.setdiff1d(np.arange(4000), in_valid)
     parts = (x[in_train], y[in_train], x[in_valid], y[in_valid], x[4000:], y[4000:])
     return Dataset(*parts, "mnist1d", 10)
 
 
-def _checked_templates(templates: Array | None) -> Array:
-    if templates is None:
-        return digit_templates()
-    table = np.asarray(templates, dtype=np.float64)
-    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
-        raise ValueError(
-            "templates: expected a finite table (classes, length), both at least 2, got shape "
-            f"{table.shape}"
-        )
+def _table(templates: Array | None) -> Array:
+    table = np.asarray(digit_templates() if templates is None else templates, dtype=np.float64)
+    good = table.ndim == 2 and min(table.shape) >= 2 and np.isfinite(table).all()
+    due = "a finite table (classes, length), both at least 2"
+    checks.expect(good, "templates", due, f"shape {table.shape}")
     return table
 
 
@@ -498,10 +458,8 @@ def _fashion_10k() -> tuple[Array, Array]:
     """The packaged images ``(10000, 28, 28, 1)`` uint8 and labels, read once, read-only."""
     content = (files(__package__) / "data" / _FASHION_FILE).read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if found != _FASHION_SHA256:
-        raise ValueError(
-            f"{_FASHION_FILE}: expected SHA-256 {_FASHION_SHA256}, got {found}; reinstall dlcore"
-        )
+    due = f"SHA-256 {_FASHION_SHA256}"
+    checks.expect(found == _FASHION_SHA256, _FASHION_FILE, due, f"{found}; reinstall dlcore")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         x = np.concatenate([arrays["x_train"], arrays["x_test"]])[..., None]
         y = np.concatenate([arrays["y_train"], arrays["y_test"]])
@@ -510,25 +468,20 @@ def _fashion_10k() -> tuple[Array, Array]:
 
 def _resized(data: Dataset, size: int) -> Dataset:
     side = data.x_train.shape[1]
-    if checks.integer("size", size, 1) > side or side % size:
-        raise ValueError(f"size: expected a divisor of {side}, got {size}")
+    checks.expect(side % checks.integer("size", size, 1) == 0, "size", f"a divisor of {side}", size)
     return (data if size == side else data.pooled(side // size)).standardized()
 
 
 def fashion_mnist(
-    seed: int = 0,
-    *,
-    train: int = 5000,
-    valid: int = 1000,
-    test: int = 4000,
-    size: int = 28,
+    seed: int = 0, *, train: int = 5000, valid: int = 1000, test: int = 4000, size: int = 28
 ) -> Dataset:
     """Fashion-MNIST, the 10,000 packaged images: grey clothes, ten classes, ``(N, 28, 28, 1)``.
 
     Each seed makes its own class-balanced split of the 10,000. Parts run through the classes in
-    turn; with one seed, a smaller `train` gives the first images of a larger one and leaves the
-    other parts alone. Values are standardised with training statistics only. `size` pools the
-    images to size × size (a divisor of 28, e.g. 14). ``.flat()`` makes rows for an MLP.
+    turn (default: 5000 to train, 1000 ``valid``, 4000 ``test``); with one seed, a smaller `train`
+    gives the first images of a larger one and leaves the other parts alone. Values are standardised
+    with training statistics only. `size` pools the images to size × size (a divisor of 28, e.g. 14).
+    ``.flat()`` makes rows for an MLP.
 
     Raises ValueError: sizes that are negative, no multiples of 10 or above 10,000 together, no
     training images, a size that does not divide 28, a damaged file.
@@ -544,8 +497,8 @@ def fashion_mnist(
 def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 500) -> Dataset:
     """The 8 × 8 digits of scikit-learn, ``(N, 8, 8, 1)``: for smoke tests, too easy for more.
 
-    1,740 of the 1,797 images can be used (174 per class). Balanced split by seed, standardised
-    with training statistics only.
+    1,740 of the 1,797 images can be used (174 per class). Balanced split by seed, 1000 to train by
+    default, 200 ``valid``, 500 ``test``; standardised with training statistics only.
 
     Raises ImportError: scikit-learn is missing. Raises ValueError: as :func:`fashion_mnist`.
     """
@@ -557,36 +510,10 @@ def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 50
 
 # Full sets, downloaded on request -----------------------------------------------------------
 
-_FULL_FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-_FULL_MIRRORS = {
-    "mnist": (
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    ),
-    "fashion_mnist": (
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-    ),
-}
-_FULL_SHA256 = {
-    "mnist": (
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-    ),
-    "fashion_mnist": (
-        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-    ),
-}
+_FULL = json.loads((files("dlcore") / "data" / "full.json").read_text("utf-8"))
+_FULL_FILES = tuple(_FULL["mnist"]["sha256"])
+_FULL_MIRRORS = {name: tuple(entry["mirrors"]) for name, entry in _FULL.items()}
+_FULL_SHA256 = {name: tuple(entry["sha256"].values()) for name, entry in _FULL.items()}
 
 
 def full(
@@ -612,9 +539,9 @@ def full(
 
     Source: MNIST, Y. LeCun, C. Cortes, C. Burges; Fashion-MNIST, Xiao et al., arXiv:1708.07747.
     """
-    if name not in _FULL_MIRRORS:
-        raise ValueError(f"name: expected one of {sorted(_FULL_MIRRORS)}, got {name!r}")
-    per_class = _per_class("valid", valid, 10)
+    known = f"one of {sorted(_FULL_MIRRORS)}"
+    checks.expect(name in _FULL_MIRRORS, "name", known, repr(name))
+    _per_class("valid", valid, 10)  # before the download
     pooch = _require("pooch", "pooch", "full()")
     folder = Path(pooch.os_cache("dlcore") if cache is None else cache) / name
     paths = [
@@ -622,8 +549,7 @@ def full(
         for file, sha256 in zip(_FULL_FILES, _FULL_SHA256[name], strict=True)
     ]
     x, y, x_test, y_test = map(_read_idx, paths)
-    rng = np.random.default_rng(_key(seed, _SPLIT))
-    (held,) = _balanced_rows(y, 10, {"valid": per_class}, rng)
+    (held,) = _balanced_rows(y, 10, {"valid": valid}, _key(seed, _SPLIT))
     rest = np.delete(np.arange(len(y)), held)
     x, x_test = x[..., None], x_test[..., None]
     data = Dataset(x[rest], y[rest], x[held], y[held], x_test, y_test, f"full_{name}", 10)
@@ -657,8 +583,8 @@ def _read_idx(path: Path) -> Array:
     """An array of bytes from a gzipped IDX file: magic 0, 0, 8, ndim; sizes as big-endian int32."""
     with gzip.open(path) as stream:
         content = stream.read()
-    if content[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path}: expected an IDX file of bytes, got header {content[:4]!r}")
+    good, header = content[:3] == b"\x00\x00\x08", f"header {content[:4]!r}"
+    checks.expect(good, str(path), "an IDX file of bytes", header)
     shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
@@ -683,28 +609,28 @@ class Surface:
 
 
 def _coordinates(point: Any) -> tuple[Any, Any]:
-    if point.dtype.kind != "f" or point.ndim < 1 or point.shape[-1] != 2:
-        raise ValueError(
-            f"point: expected a floating array (..., 2), got {point.dtype} {point.shape}"
-        )
+    good = point.dtype.kind == "f" and point.shape[-1:] == (2,)
+    checks.expect(good, "point", "a floating array (..., 2)", f"{point.dtype} {point.shape}")
     return point[..., 0], point[..., 1]
 
 
-def _joined(like: Any, dx: Any, dy: Any) -> Any:
-    out = like.copy()  # not xp.stack: this module need not know NumPy from CuPy
-    out[..., 0] = dx
-    out[..., 1] = dy
+def _value(function: Callable, point: Any) -> Any:
+    return function(*_coordinates(point))[0]
+
+
+def _gradient(function: Callable, point: Any) -> Any:
+    out = point.copy()  # not xp.stack: this module need not know NumPy from CuPy
+    _, out[..., 0], out[..., 1] = function(*_coordinates(point))
     return out
 
 
-def _ravine_value(point: Any, condition: float) -> Any:
-    x, y = _coordinates(point)
-    return 0.5 * (x * x + condition * y * y)
+def _surface(name: str, function: Callable, start: tuple, minimum: tuple) -> Surface:
+    """A surface from a function of x and y that returns f, ∂f/∂x and ∂f/∂y."""
+    return Surface(name, partial(_value, function), partial(_gradient, function), start, minimum)
 
 
-def _ravine_gradient(point: Any, condition: float) -> Any:
-    x, y = _coordinates(point)
-    return _joined(point, x, condition * y)
+def _ravine(x: Any, y: Any, condition: float) -> tuple[Any, Any, Any]:
+    return 0.5 * (x * x + condition * y * y), x, condition * y
 
 
 def ravine(condition: float = 100.0) -> Surface:
@@ -713,35 +639,21 @@ def ravine(condition: float = 100.0) -> Surface:
     Raises ValueError: `condition` below 1 or not finite.
     """
     kappa = checks.real("condition", condition, 1)  # a Python float keeps float32 points float32
-    value = partial(_ravine_value, condition=kappa)
-    gradient = partial(_ravine_gradient, condition=kappa)
-    return Surface("ravine", value, gradient, (10.0, 1.0), (0.0, 0.0))
+    return _surface("ravine", partial(_ravine, condition=kappa), (10.0, 1.0), (0.0, 0.0))
 
 
-def _saddle_value(point: Any) -> Any:
-    x, y = _coordinates(point)
-    return 0.5 * (x * x - y * y) + 0.25 * y**4
-
-
-def _saddle_gradient(point: Any) -> Any:
-    x, y = _coordinates(point)
-    return _joined(point, x, y * y * y - y)
+def _saddle(x: Any, y: Any) -> tuple[Any, Any, Any]:
+    return 0.5 * (x * x - y * y) + 0.25 * y**4, x, y * y * y - y
 
 
 def saddle() -> Surface:
     """Saddle ``f = (x² − y²) / 2 + y⁴ / 4``: flat at the origin, least at (0, ±1), f = −1/4."""
-    return Surface("saddle", _saddle_value, _saddle_gradient, (1.0, 0.001), (0.0, 1.0))
+    return _surface("saddle", _saddle, (1.0, 0.001), (0.0, 1.0))
 
 
-def _rosenbrock_value(point: Any) -> Any:
-    x, y = _coordinates(point)
-    return (1 - x) ** 2 + 100 * (y - x * x) ** 2
-
-
-def _rosenbrock_gradient(point: Any) -> Any:
-    x, y = _coordinates(point)
+def _rosenbrock(x: Any, y: Any) -> tuple[Any, Any, Any]:
     rise = y - x * x
-    return _joined(point, 2 * (x - 1) - 400 * x * rise, 200 * rise)
+    return (1 - x) ** 2 + 100 * rise**2, 2 * (x - 1) - 400 * x * rise, 200 * rise
 
 
 def rosenbrock() -> Surface:
@@ -750,4 +662,4 @@ def rosenbrock() -> Surface:
     Source: Rosenbrock, An automatic method for finding the greatest or least value of a
     function, The Computer Journal 3, 1960.
     """
-    return Surface("rosenbrock", _rosenbrock_value, _rosenbrock_gradient, (-1.2, 1.0), (1.0, 1.0))
+    return _surface("rosenbrock", _rosenbrock, (-1.2, 1.0), (1.0, 1.0))

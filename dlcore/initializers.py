@@ -18,6 +18,7 @@ import numpy as np
 
 from dlcore import checks
 from dlcore.backend import one_blas_thread
+from dlcore.checks import Checked, checked
 
 if TYPE_CHECKING:
     from dlcore.network import Network
@@ -25,78 +26,73 @@ if TYPE_CHECKING:
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return ``(fan_in, fan_out)`` of a weight shape; ``ValueError`` with fewer than two axes."""
-    if len(shape) < 2:
-        raise ValueError(f"shape: expected (..., fan_in, fan_out), got {shape}")
+    checks.expect(len(shape) >= 2, "shape", "(..., fan_in, fan_out)", shape)
     area = math.prod(shape[:-2])
     return area * shape[-2], area * shape[-1]
 
 
 @dataclass(frozen=True)
-class normal:
+class normal(Checked):
     r"""Normal weights: :math:`w \sim N(0, \sigma^2)`, with ``std`` :math:`\sigma` = 1 by default."""
 
-    std: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.real("std", self.std, 0)
+    std: float = checked(checks.real, 0, default=1.0)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return self.std * rng.standard_normal(shape)
 
 
 @dataclass(frozen=True)
-class uniform:
+class uniform(Checked):
     r"""Uniform weights: :math:`w \sim U(-r, r)`, ``limit`` r = 0.05; variance :math:`r^2/3`."""
 
-    limit: float = 0.05
-
-    def __post_init__(self) -> None:
-        checks.real("limit", self.limit, 0)
+    limit: float = checked(checks.real, 0, default=0.05)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(-self.limit, self.limit, shape)
 
 
-def _scaled(distribution: str, variance: Callable[[int, int], float], doc: str) -> Callable:
+def _scaled(distribution: str, variance: Callable[[int, int], float]) -> Callable:
     def initializer(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         std = math.sqrt(variance(*fans(shape)))
         draw = normal(std) if distribution == "normal" else uniform(math.sqrt(3) * std)
         return draw(rng, shape)
 
-    initializer.__doc__ = doc
+    initializer.__doc__ = variance.__doc__
     return initializer
 
 
-_LECUN = (
-    r"Variance :math:`1/\mathrm{fan\_in}` keeps the forward variance of linear and SELU units "
-    "(LeCun et al. 1998)."
-)
-_GLOROT = (
-    r"Variance :math:`2/(\mathrm{fan\_in}+\mathrm{fan\_out})`: a compromise between forward and backward, "
-    "exact for linear units with equal fans (Glorot & Bengio 2010)."
-)
-_HE = r"Variance :math:`2/\mathrm{fan\_in}` makes up for the half that ReLU cuts away (He et al. 2015)."
+def _lecun(fan_in: int, fan_out: int) -> float:
+    r"""Variance :math:`1/\mathrm{fan\_in}`: linear and SELU units keep it forward (LeCun et al. 1998)."""
+    return 1 / fan_in
 
-lecun_normal = _scaled("normal", lambda i, o: 1 / i, _LECUN)
-lecun_uniform = _scaled("uniform", lambda i, o: 1 / i, _LECUN)
-glorot_normal = _scaled("normal", lambda i, o: 2 / (i + o), _GLOROT)
-glorot_uniform = _scaled("uniform", lambda i, o: 2 / (i + o), _GLOROT)
-he_normal = _scaled("normal", lambda i, o: 2 / i, _HE)
-he_uniform = _scaled("uniform", lambda i, o: 2 / i, _HE)
+
+def _glorot(fan_in: int, fan_out: int) -> float:
+    r"""Variance :math:`2/(\mathrm{fan\_in}+\mathrm{fan\_out})`: between forward and backward.
+
+    Exact for linear units with equal fans (Glorot & Bengio 2010).
+    """
+    return 2 / (fan_in + fan_out)
+
+
+def _he(fan_in: int, fan_out: int) -> float:
+    r"""Variance :math:`2/\mathrm{fan\_in}` makes up for the half that ReLU cuts away (He et al. 2015)."""
+    return 2 / fan_in
+
+
+lecun_normal, lecun_uniform = _scaled("normal", _lecun), _scaled("uniform", _lecun)
+glorot_normal, glorot_uniform = _scaled("normal", _glorot), _scaled("uniform", _glorot)
+he_normal, he_uniform = _scaled("normal", _he), _scaled("uniform", _he)
 
 
 @dataclass(frozen=True)
-class orthogonal:
+class orthogonal(Checked):
     r"""Random rotation times ``gain``: :math:`W W^\top = g^2 I` or :math:`W^\top W = g^2 I`.
 
     Every singular value is ``gain`` (default 1). Leading kernel axes are folded into fan_in. Drawn as
     the Q of a normal matrix's QR decomposition with the signs of R's diagonal (Saxe et al. 2014).
     """
 
-    gain: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.real("gain", self.gain, 0)
+    gain: float = checked(checks.real, 0, default=1.0)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         rows, columns = math.prod(shape[:-1]), shape[-1]
@@ -123,8 +119,8 @@ def get(initializer: str | Callable) -> Callable:
     """Return an initializer from its name or itself; ``ValueError`` lists the names known."""
     if callable(initializer):
         return initializer
-    if initializer not in NAMES:
-        raise ValueError(f"initializer: expected one of {sorted(NAMES)}, got {initializer!r}")
+    known = f"one of {sorted(NAMES)}"
+    checks.expect(initializer in NAMES, "initializer", known, repr(initializer))
     return NAMES[initializer]
 
 
@@ -160,10 +156,8 @@ def _unit_variance(network: Network, i: int, a: Any, tolerance: float, most: int
     for k in range(most + 1):
         z = layer.forward(a, False)
         variance = backend.to_numpy(z.reshape(*shape, -1).var(axis=-1)).astype(np.float64)
-        if not np.all(np.isfinite(variance) & (variance > 0)):
-            raise ValueError(
-                f"x: expected outputs of layer {i} that vary, got variances {variance}"
-            )
+        good = np.all(np.isfinite(variance) & (variance > 0))
+        checks.expect(good, "x", f"outputs of layer {i} that vary", f"variances {variance}")
         done = np.abs(variance - 1) < tolerance
         if k == most or np.all(done):
             break

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlcore import checks
+from dlcore.checks import Checked, checked
 from dlcore.network import Network, Slot
 
 #: Elements per block on the CPU (64 Ki floats are 256 KiB).
@@ -37,7 +39,7 @@ class Block(NamedTuple):
     factor: float = 1.0
 
 
-class Optimizer:
+class Optimizer(Checked):
     """Base of all optimizers: subclasses name their ``state`` and give ``direction``.
 
     ``bind(network)`` returns a copy with fresh state for that network; ``step(lr, decay)`` updates it.
@@ -92,16 +94,15 @@ class SGD(Optimizer):
         return g
 
 
+@dataclass(eq=False)
 class Momentum(Optimizer):
     r"""Gradient as acceleration: :math:`v \leftarrow \mu v + g`, :math:`u = v` (Polyak 1964).
 
     ``momentum`` :math:`\mu` = 0.9; PyTorch's convention, in which lr is not multiplied by 1 − μ.
     """
 
+    momentum: float = checked(checks.real, 0, 1, default=0.9)
     state = ("v",)
-
-    def __init__(self, momentum: float = 0.9) -> None:
-        self.momentum = checks.real("momentum", momentum, 0, 1)
 
     def direction(self, g: Any, v: Any) -> Any:
         v *= self.momentum
@@ -120,6 +121,7 @@ class Nesterov(Momentum):
         return self.momentum * super().direction(g, v) + g
 
 
+@dataclass(eq=False)
 class AdaGrad(Optimizer):
     r"""Smaller steps where gradients have been large, for good (Duchi et al. 2011).
 
@@ -127,10 +129,8 @@ class AdaGrad(Optimizer):
     in PyTorch (Keras: 0.1).
     """
 
+    epsilon: float = checked(checks.real, 0, default=1e-10)
     state = ("v",)
-
-    def __init__(self, epsilon: float = 1e-10) -> None:
-        self.epsilon = checks.real("epsilon", epsilon, 0)
 
     def direction(self, g: Any, v: Any) -> Any:
         v += g * g
@@ -138,6 +138,7 @@ class AdaGrad(Optimizer):
         return g / (self.xp.sqrt(v) + self.epsilon)
 
 
+@dataclass(eq=False)
 class RMSProp(Optimizer):
     r"""AdaGrad that forgets (Tieleman & Hinton 2012).
 
@@ -146,11 +147,9 @@ class RMSProp(Optimizer):
     is not corrected for it.
     """
 
+    beta2: float = checked(checks.real, 0, 1, "[)", default=0.9)
+    epsilon: float = checked(checks.real, 0, default=1e-8)
     state = ("v",)
-
-    def __init__(self, beta2: float = 0.9, epsilon: float = 1e-8) -> None:
-        self.beta2 = checks.real("beta2", beta2, 0, 1, ends="[)")
-        self.epsilon = checks.real("epsilon", epsilon, 0)
 
     def direction(self, g: Any, v: Any) -> Any:
         v *= self.beta2
@@ -159,6 +158,7 @@ class RMSProp(Optimizer):
         return g / (self.xp.sqrt(v) + self.epsilon)
 
 
+@dataclass(eq=False)
 class Adam(Optimizer):
     r"""Moments of the gradient, corrected for their start at zero (Kingma & Ba 2015).
 
@@ -168,20 +168,11 @@ class Adam(Optimizer):
     :math:`\hat m = m`, :math:`\hat v = v`.
     """
 
+    beta1: float = checked(checks.real, 0, 1, "[)", default=0.9)
+    beta2: float = checked(checks.real, 0, 1, "[)", default=0.999)
+    epsilon: float = checked(checks.real, 0, default=1e-8)
+    bias_correction: bool = field(default=True, kw_only=True)
     state = ("m", "v")
-
-    def __init__(
-        self,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        *,
-        bias_correction: bool = True,
-    ) -> None:
-        self.beta1 = checks.real("beta1", beta1, 0, 1, ends="[)")
-        self.beta2 = checks.real("beta2", beta2, 0, 1, ends="[)")
-        self.epsilon = checks.real("epsilon", epsilon, 0)
-        self.bias_correction = bool(bias_correction)
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
         self.average(g, m, v)
@@ -200,26 +191,19 @@ class Adam(Optimizer):
         self.xp.maximum(v, TINY, out=v)
 
 
+@dataclass(eq=False)
 class AdamW(Adam):
     r"""Adam with weight decay :math:`\lambda` = 0.01 unless ``fit`` is told otherwise.
 
     The same equations: decay is decoupled for every optimizer here (Loshchilov & Hutter 2019).
-    ``weight_decay`` is PyTorch's default; ``fit(weight_decay=...)`` comes first. The rest as in ``Adam``.
+    ``weight_decay`` is PyTorch's default; ``fit(weight_decay=...)`` comes first. ``beta1``, ``beta2``,
+    ``epsilon`` and ``bias_correction`` as in ``Adam``.
     """
 
-    def __init__(
-        self,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        *,
-        weight_decay: float = 0.01,
-        bias_correction: bool = True,
-    ) -> None:
-        super().__init__(beta1, beta2, epsilon, bias_correction=bias_correction)
-        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
+    weight_decay: float = checked(checks.real, 0, default=0.01, kw_only=True)
 
 
+@dataclass(eq=False)
 class NAdam(Adam):
     r"""Adam with Nesterov's look ahead (Dozat 2016), in PyTorch's form.
 
@@ -229,15 +213,8 @@ class NAdam(Adam):
     1e-8, ``momentum_decay`` :math:`\psi` = 0.004.
     """
 
-    def __init__(
-        self,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        momentum_decay: float = 0.004,
-    ) -> None:
-        super().__init__(beta1, beta2, epsilon)
-        self.momentum_decay = checks.real("momentum_decay", momentum_decay, 0)
+    momentum_decay: float = checked(checks.real, 0, default=0.004)
+    bias_correction: bool = field(default=True, init=False, repr=False)
 
     def mu(self, t: int) -> float:
         r"""Return :math:`\mu_t`."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
+from dlcore.checks import Checked, checked
 from dlcore.network import Network
 
 
@@ -65,17 +66,14 @@ class L1(L2):
 
 
 @dataclass(frozen=True)
-class MaxNorm:
+class MaxNorm(Checked):
     r"""Limit to the weights into each unit: :math:`w \leftarrow w \min(1, \gamma/\lVert w\rVert)`.
 
     Holds after every step. ``max_norm`` :math:`\gamma > 0`; w is a column of W (of U, on its own), in a
     convolution all weights of one output channel (Srebro & Shraibman 2005; Srivastava et al. 2014).
     """
 
-    max_norm: float
-
-    def __post_init__(self) -> None:
-        checks.real("max_norm", self.max_norm, 0, ends="(]")
+    max_norm: float = checked(checks.real, 0, math.inf, "(]")
 
     def weights(self, network: Network) -> None:
         """Scale weights that are too long, in place."""
@@ -86,16 +84,13 @@ class MaxNorm:
 
 
 @dataclass(frozen=True)
-class clip_by_norm:
+class clip_by_norm(Checked):
     r"""Scale a replica's whole gradient down to norm c: :math:`g \leftarrow g \min(1, c/\lVert g\rVert)`.
 
     ``max_norm`` c > 0; the norm is over all parameters of one replica that learn (Pascanu et al. 2013).
     """
 
-    max_norm: float
-
-    def __post_init__(self) -> None:
-        checks.real("max_norm", self.max_norm, 0, ends="(]")
+    max_norm: float = checked(checks.real, 0, math.inf, "(]")
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""
@@ -108,16 +103,13 @@ class clip_by_norm:
 
 
 @dataclass(frozen=True)
-class clip_by_value:
+class clip_by_value(Checked):
     r"""Limit each component of the gradient: :math:`g \leftarrow \max(-c, \min(c, g))`.
 
     ``limit`` c > 0. Unlike ``clip_by_norm`` it turns the gradient (Mikolov 2012).
     """
 
-    limit: float
-
-    def __post_init__(self) -> None:
-        checks.real("limit", self.limit, 0, ends="(]")
+    limit: float = checked(checks.real, 0, math.inf, "(]")
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""
@@ -126,7 +118,7 @@ class clip_by_value:
 
 
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Checked):
     """Stop a replica that has not improved, and give it its best weights back (Prechelt 1998).
 
     A record is better if its ``monitor`` beats the best so far by more than ``min_delta`` (default 0):
@@ -136,18 +128,15 @@ class EarlyStopping:
     marked in ``diverged`` keep their zeros. Raises ``ValueError`` or ``TypeError`` for other arguments.
     """
 
-    patience: int
-    min_delta: float = 0.0
+    patience: int = checked(checks.integer, 1)
+    min_delta: float = checked(checks.real, 0, default=0.0)
     monitor: str = "valid_loss"
 
     def __post_init__(self) -> None:
-        checks.integer("patience", self.patience, 1)
-        checks.real("min_delta", self.min_delta, 0)
-        if self.monitor not in ("valid_loss", "train_loss", "valid_accuracy"):
-            raise ValueError(
-                "monitor: expected 'valid_loss', 'train_loss' or 'valid_accuracy', "
-                f"got {self.monitor!r}"
-            )
+        super().__post_init__()
+        known = self.monitor in ("valid_loss", "train_loss", "valid_accuracy")
+        due = "'valid_loss', 'train_loss' or 'valid_accuracy'"
+        checks.expect(known, "monitor", due, repr(self.monitor))
 
     def begin(self, network: Network) -> Watch:
         """Return what one run remembers."""
@@ -204,10 +193,10 @@ def _ones(network: Network, a: Any) -> tuple[int, ...]:
 
 def _weights(network: Network) -> list[tuple[tuple[int, ...], Any, Any]]:
     """Return own axes, values and gradients of the weights that learn."""
-    slots = [slot for slot in network.trainable if slot.name[0].isupper()]
-    layers = [network.layers[slot.layer] for slot in slots]
-    views = [
-        (getattr(la, s.name), getattr(la, "d" + s.name))
-        for la, s in zip(layers, slots, strict=True)
-    ]
-    return [(_own(network, w), w, g) for w, g in views]
+    found = []
+    for slot in network.trainable:
+        if slot.name[0].isupper():
+            layer = network.layers[slot.layer]
+            w, g = getattr(layer, slot.name), getattr(layer, "d" + slot.name)
+            found.append((_own(network, w), w, g))
+    return found

@@ -15,20 +15,35 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dlcore import checks
+from dlcore.checks import Checked, checked
 
 
-class Schedule:
+def _callable(name: str, value: Any) -> Any:
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(
+            f"{name}: expected a schedule such as cosine() or a function of (step, steps), got {value!r}"
+        )
+    return value
+
+
+def _length(name: str, value: Any) -> float:
+    if isinstance(value, float):
+        return checks.real(name, value, 0, 1, ends="(]")
+    return checks.integer(name, value, 1)
+
+
+class Schedule(Checked):
     """Base of all schedules; subclasses give ``__call__``."""
 
     def __call__(self, step: int, steps: int) -> Any:
         """Return the factor at a step: a float, or one value per replica ``(R,)``."""
-        raise NotImplementedError
+        return 1.0
 
     def begin(self, replicas: int) -> Schedule:
         """Return the object that one run uses; itself, where a schedule has no memory."""
@@ -41,9 +56,6 @@ class Schedule:
 @dataclass(frozen=True)
 class constant(Schedule):
     """No change: f = 1."""
-
-    def __call__(self, step: int, steps: int) -> float:
-        return 1.0
 
 
 @dataclass(frozen=True)
@@ -65,16 +77,13 @@ class piecewise(Schedule):
             _length("boundaries", boundary)
         for factor in self.factors:
             checks.real("factors", factor, 0)
-        kinds = {isinstance(b, float) for b in self.boundaries}
-        if len(kinds) > 1 or list(self.boundaries) != sorted(set(self.boundaries)):
-            raise ValueError(
-                f"boundaries: expected rising values, all steps or all shares, got {self.boundaries}"
-            )
-        if len(self.factors) != len(self.boundaries) + 1:
-            raise ValueError(
-                f"factors: expected {len(self.boundaries) + 1}, one more than boundaries, "
-                f"got {len(self.factors)}"
-            )
+        alike = len({isinstance(b, float) for b in self.boundaries}) <= 1
+        rising = alike and list(self.boundaries) == sorted(set(self.boundaries))
+        due = "rising values, all steps or all shares"
+        checks.expect(rising, "boundaries", due, self.boundaries)
+        due = f"{len(self.boundaries) + 1}, one more than boundaries"
+        found = len(self.factors)
+        checks.expect(found == len(self.boundaries) + 1, "factors", due, found)
 
     def __call__(self, step: int, steps: int) -> float:
         at = [_steps(b, steps) for b in self.boundaries]
@@ -88,12 +97,8 @@ class exponential(Schedule):
     ``rate`` = 0.1 in (0, 1], ``length`` = 1.0, the whole run.
     """
 
-    rate: float = 0.1
-    length: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.real("rate", self.rate, 0, 1, ends="(]")
-        _length("length", self.length)
+    rate: float = checked(checks.real, 0, 1, "(]", default=0.1)
+    length: float = checked(_length, default=1.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.rate ** (step / _steps(self.length, steps))
@@ -106,12 +111,8 @@ class inverse_time(Schedule):
     ``length`` = 0.1, ``power`` p = 1; p = ½ is the classical :math:`1/\sqrt k` (Robbins & Monro 1951).
     """
 
-    length: float = 0.1
-    power: float = 1.0
-
-    def __post_init__(self) -> None:
-        _length("length", self.length)
-        checks.real("power", self.power, 0)
+    length: float = checked(_length, default=0.1)
+    power: float = checked(checks.real, 0, default=1.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return (1 + step / _steps(self.length, steps)) ** -self.power
@@ -124,12 +125,8 @@ class polynomial(Schedule):
     ``end`` e = 0 is the factor that step n would have.
     """
 
-    power: float = 1.0
-    end: float = 0.0
-
-    def __post_init__(self) -> None:
-        checks.real("power", self.power, 0)
-        checks.real("end", self.end, 0)
+    power: float = checked(checks.real, 0, default=1.0)
+    end: float = checked(checks.real, 0, default=0.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.end + (1 - self.end) * (1 - step / steps) ** self.power
@@ -142,10 +139,7 @@ class cosine(Schedule):
     ``end`` e = 0 is the factor that step n would have. No restarts.
     """
 
-    end: float = 0.0
-
-    def __post_init__(self) -> None:
-        checks.real("end", self.end, 0)
+    end: float = checked(checks.real, 0, default=0.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return _half_cosine(1.0, self.end, step / steps)
@@ -159,14 +153,9 @@ class one_cycle(Schedule):
     ``end``. Defaults 1/25 and 1/250,000, PyTorch's; momentum is not cycled.
     """
 
-    peak: float = 0.3
-    start: float = 1 / 25
-    end: float = 1 / 250_000
-
-    def __post_init__(self) -> None:
-        checks.real("peak", self.peak, 0, 1, "()")
-        checks.real("start", self.start, 0)
-        checks.real("end", self.end, 0)
+    peak: float = checked(checks.real, 0, 1, "()", default=0.3)
+    start: float = checked(checks.real, 0, default=1 / 25)
+    end: float = checked(checks.real, 0, default=1 / 250_000)
 
     def __call__(self, step: int, steps: int) -> float:
         top = max(0.0, self.peak * steps - 1)
@@ -184,12 +173,8 @@ class warmup(Schedule):
     ``length`` s = 0.1. (Goyal et al. 2017)
     """
 
-    length: float = 0.1
-    then: Callable[[int, int], Any] = field(default_factory=constant)
-
-    def __post_init__(self) -> None:
-        _length("length", self.length)
-        _callable("then", self.then)
+    length: float = checked(_length, default=0.1)
+    then: Callable[[int, int], Any] = checked(_callable, default=constant())  # noqa: RUF009
 
     def __call__(self, step: int, steps: int) -> Any:
         s = _steps(self.length, steps)
@@ -214,21 +199,11 @@ class ReduceOnPlateau(Schedule):
     threshold is a difference). Without validation data ``record`` raises ``ValueError``.
     """
 
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    cooldown: int = 0
-    end: float = 0.0
-
-    def __post_init__(self) -> None:
-        checks.real("factor", self.factor, 0, 1, "()")
-        checks.integer("patience", self.patience, 0)
-        checks.real("threshold", self.threshold, 0, 1, ends="[)")
-        checks.integer("cooldown", self.cooldown, 0)
-        checks.real("end", self.end, 0)
-
-    def __call__(self, step: int, steps: int) -> Any:
-        return 1.0
+    factor: float = checked(checks.real, 0, 1, "()", default=0.1)
+    patience: int = checked(checks.integer, 0, default=10)
+    threshold: float = checked(checks.real, 0, 1, "[)", default=1e-4)
+    cooldown: int = checked(checks.integer, 0, default=0)
+    end: float = checked(checks.real, 0, default=0.0)
 
     def begin(self, replicas: int) -> Schedule:
         return _Plateau(self, replicas)
@@ -278,23 +253,8 @@ def begin(schedule: Callable[[int, int], Any] | None, replicas: int) -> Schedule
     return made.begin(replicas) if isinstance(made, Schedule) else _Function(made)
 
 
-def _callable(name: str, value: Any) -> Any:
-    if isinstance(value, type) or not callable(value):
-        raise TypeError(
-            f"{name}: expected a schedule such as cosine() or a function of (step, steps), got {value!r}"
-        )
-    return value
-
-
 def _half_cosine(first: float, last: float, share: float) -> float:
     return last + (first - last) / 2 * (1 + math.cos(math.pi * share))
-
-
-def _length(name: str, value: Any) -> None:
-    if isinstance(value, float):
-        checks.real(name, value, 0, 1, ends="(]")
-    else:
-        checks.integer(name, value, 1)
 
 
 def _steps(length: float, steps: int) -> int:

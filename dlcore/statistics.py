@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from dlcore import checks
+
 ARRIVED = 0.9  # share of runs that must reach the target before a ratio is more than a bound
 CLEAR = 0.25  # margin, in half-widths, that a verdict needs: rounding alone moves a mean by less
 MIME = "application/vnd.dlcore.verdict+json"
@@ -66,8 +68,8 @@ def paired_difference(
 ) -> Interval:
     """t interval of ``a - b``, run by run: a and b come from the same seeds in the same order.
 
-    Shapes: a and b ``(n,)``, or any one shape with ``axis``. Raises ValueError as `interval` does,
-    and where the shapes differ.
+    ``level`` and ``axis`` as in `interval`. Shapes: a and b ``(n,)``, or any one shape with ``axis``.
+    Raises ValueError as `interval` does, and where the shapes differ.
     """
     a, b = _pair(a, b, ndim=1 if axis is None else None)
     return interval(a - b, level, axis)
@@ -141,17 +143,16 @@ def crossed_bootstrap(
     Shapes: correct_a, correct_b ``(seeds, examples)``, 0 or 1 (100 for a result in points).
     images ``(seeds, examples)``: which image each value belongs to, where every seed has its
     own test split; without it column j is the same image for all seeds.
+    ``level`` (default 0.95), ``resamples`` (2000, at least 100), ``seed`` of the draws (0).
     Raises ValueError for shapes that differ, NaN, or fewer than two seeds or images.
     Source: A. B. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007.
     """
     a, b = _pair(correct_a, correct_b, ndim=2)
     difference = a - b
     alone = interval(difference.mean(axis=1), level)
-    if resamples < 100:
-        raise ValueError(f"resamples: expected at least 100, got {resamples}")
+    checks.integer("resamples", resamples, 100)
     ids = np.broadcast_to(np.arange(a.shape[1]), a.shape) if images is None else np.asarray(images)
-    if ids.shape != a.shape:
-        raise ValueError(f"images: expected shape {a.shape}, got {ids.shape}")
+    checks.expect(ids.shape == a.shape, "images", f"shape {a.shape}", ids.shape)
     means = _resampled_means(difference, ids, resamples, np.random.default_rng(seed))
     half = max(alone.high - alone.mean, _t(level, alone.n) * means.std(ddof=1))
     return _interval(alone.mean, half, alone.n, level)
@@ -162,8 +163,7 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
     seeds = len(values)
     names, column = np.unique(ids, return_inverse=True)
     images = len(names)
-    if images < 2:
-        raise ValueError("expected at least two test images, got one")
+    checks.expect(images >= 2, "images", "at least two test images", "one")
     cell = (column.reshape(ids.shape) + images * np.arange(seeds)[:, None]).ravel()
     sums = np.bincount(cell, values.ravel(), minlength=seeds * images).reshape(seeds, images)
     counts = np.bincount(cell, minlength=seeds * images).reshape(seeds, images)
@@ -219,13 +219,11 @@ def steps_to_target(
     Raises ValueError for NaN, shapes that do not fit, ``at`` not rising, a budget past its end.
     """
     x, at = _array("curve", curve, ndim=2), _array("at", at, ndim=1)
-    if x.shape[1] != len(at):
-        raise ValueError(f"at: expected {x.shape[1]} steps, one per evaluation, got {len(at)}")
-    if np.any(np.diff(at) <= 0):
-        raise ValueError("at: expected rising steps")
+    n = x.shape[1]
+    checks.expect(n == len(at), "at", f"{n} steps, one per evaluation", len(at))
+    checks.expect(np.all(np.diff(at) > 0), "at", "rising steps", at)
     budget = at[-1] if budget is None else budget
-    if not at[0] <= budget <= at[-1]:
-        raise ValueError(f"budget: expected {at[0]:g} to {at[-1]:g}, got {budget}")
+    checks.expect(at[0] <= budget <= at[-1], "budget", f"{at[0]:g} to {at[-1]:g}", budget)
     there = (x >= target) & (at <= budget)
     return Steps(np.where(there.any(axis=1), at[there.argmax(axis=1)], budget + 1), float(budget))
 
@@ -237,7 +235,7 @@ class Verdict:
     ``word`` is holds, fails, depends or undecided. ``threshold`` is for instance
     ``{"at_least": 20.0}``. ``margin`` is the distance from the threshold to the nearer end of the
     interval, negative inside it. With conditions, ``parts`` has one Verdict for each by name,
-    and effect, low, high and margin are None.
+    and effect, low, high and margin are None. ``size`` is full (default), quick or large.
     """
 
     id: str
@@ -301,7 +299,7 @@ def verdict(
 
     m is ``comparisons``, or the number of conditions if that is more. An effect is one value per
     seed ``(n,)``, or an `Interval` of that level. ``unit`` "times" or "share" prints no plus signs.
-    ``size="quick"`` marks the line as a quick look.
+    ``data`` names the data set in the record. ``size="quick"`` marks the line as a quick look.
 
     Raises ValueError unless exactly one threshold is given and id is a capital, digits and at
     most one small letter; for NaN, too few seeds, or an Interval of another level.
@@ -312,15 +310,13 @@ def verdict(
     threshold = {name: float(d) for name, d in rules.items() if d is not None}
     if len(threshold) != 1 or not all(map(math.isfinite, threshold.values())):
         raise ValueError(f"expected one finite at_least, at_most or within, got {threshold}")
-    if within is not None and within <= 0:
-        raise ValueError(f"within: expected a positive number, got {within}")
-    if size not in ("quick", "full", "large"):
-        raise ValueError(f"size: expected quick, full or large, got {size!r}")
+    checks.expect(within is None or within > 0, "within", "a positive number", within)
+    sizes = ("quick", "full", "large")
+    checks.expect(size in sizes, "size", "quick, full or large", repr(size))
     conditions = effect if isinstance(effect, Mapping) else {}
     if not conditions and (joint or isinstance(effect, Mapping)):
         raise ValueError("effect: expected a mapping with at least one condition")
-    if comparisons < 1:
-        raise ValueError(f"comparisons: expected at least 1, got {comparisons}")
+    checks.integer("comparisons", comparisons, 1)
     level = 1 - 0.05 / max(comparisons, len(conditions))
     common: dict[str, Any] = dict(
         id=id, claim=claim, unit=unit, data=data, size=size,
@@ -343,10 +339,10 @@ def verdict(
 def _judge(name, effect, level, threshold) -> dict[str, Any]:
     """The fields of a Verdict that one effect decides."""
     i = effect if isinstance(effect, Interval) else interval(_array(name, effect, 1), level)
-    if not math.isclose(i.level, level, rel_tol=1e-9):
-        raise ValueError(f"{name}: expected an Interval at level {level:.6g}, got {i.level:.6g}")
-    if np.ndim(i.mean) or not math.isfinite(i.mean) or not i.low <= i.mean <= i.high:
-        raise ValueError(f"{name}: expected one Interval with low <= mean <= high, got {i}")
+    same = math.isclose(i.level, level, rel_tol=1e-9)
+    checks.expect(same, name, f"an Interval at level {level:.6g}", f"{i.level:.6g}")
+    good = np.ndim(i.mean) == 0 and math.isfinite(i.mean) and i.low <= i.mean <= i.high
+    checks.expect(good, name, "one Interval with low <= mean <= high", i)
 
     def above(d):  # margin, half-width on that side
         return i.low - d, i.mean - i.low
@@ -430,21 +426,17 @@ def _median(x: np.ndarray, level: float) -> Interval:
 
 
 def _quantile(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
-    return (1 + level) / 2
+    return (1 + checks.real("level", level, 0, 1, "()")) / 2
 
 
 def _t(level: float, n: int) -> float:
-    if n < 2:
-        raise ValueError(f"expected at least two seeds, got {n}")
+    checks.expect(n >= 2, "values", "at least two seeds", n)
     return float(stats.t.ppf(_quantile(level), n - 1))
 
 
 def _pair(a, b, ndim) -> tuple[np.ndarray, np.ndarray]:
     a, b = _array("a", a, ndim), _array("b", b, ndim)
-    if a.shape != b.shape:
-        raise ValueError(f"a and b: expected one shape, got {a.shape} and {b.shape}")
+    checks.expect(a.shape == b.shape, "a and b", "one shape", f"{a.shape} and {b.shape}")
     return a, b
 
 
@@ -453,12 +445,8 @@ def _array(name: str, values: ArrayLike, ndim: int | None = None) -> np.ndarray:
         x = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected numbers, got {type(values).__name__}") from error
-    if x.ndim == 0 or (ndim is not None and x.ndim != ndim):
-        raise ValueError(f"{name}: expected {ndim or 'some'} axes, got shape {x.shape}")
-    if not np.isfinite(x).all():
-        bad = int((~np.isfinite(x)).sum())
-        raise ValueError(
-            f"{name}: expected finite numbers, got {bad} NaN or infinite; "
-            "count a diverged run at chance, do not leave it out"
-        )
+    fits = x.ndim == ndim if ndim else x.ndim > 0
+    checks.expect(fits, name, f"{ndim or 'some'} axes", f"shape {x.shape}")
+    bad, advice = np.sum(~np.isfinite(x)), "count a diverged run at chance, do not leave it out"
+    checks.expect(bad == 0, name, "finite numbers", f"{bad} NaN or infinite; {advice}")
     return x

@@ -29,44 +29,46 @@ def save(network: Any, path: str | os.PathLike[str]) -> None:
 
 
 def load(network: Any, path: str | os.PathLike[str]) -> None:
-    """Read a network from a file (see ``Network.load``); nothing is changed before all is checked."""
+    """Read a network from a file (see ``Network.load``); nothing is changed before all is checked.
+
+    Raises ``ValueError`` for a file that is damaged or another network's.
+    """
     arrays, about = _read(Path(path))
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT!r}, got {about.get('format')!r}")
+    version = about.get("format")
+    checks.expect(version == FORMAT, str(path), f"format {FORMAT!r}", repr(version))
     if about.get("sha256") != _digest(arrays, about):
         raise ValueError(f"{path}: the file is damaged, its contents do not match its checksum")
     for key, expected in _expected(network).items():
-        if about.get(key) != expected:
-            raise ValueError(f"{path}: expected {key} {expected}, got {about.get(key)}")
+        found = about.get(key)
+        checks.expect(found == expected, str(path), f"{key} {expected}", found)
     own = network.arrays()
-    if arrays.keys() != own.keys():
-        raise ValueError(f"{path}: expected arrays {sorted(own)}, got {sorted(arrays)}")
+    same = arrays.keys() == own.keys()
+    checks.expect(same, str(path), f"arrays {sorted(own)}", sorted(arrays))
     for name, a in own.items():
         due, came = (a.shape, a.dtype), (arrays[name].shape, arrays[name].dtype)
-        if came != due:
-            raise ValueError(f"{path}: {name}: expected {due}, got {came}")
+        checks.expect(came == due, f"{path}: {name}", str(due), came)
     _assign(network, arrays)
 
 
 def copy_layers(network: Any, source: Any, k: int) -> None:
-    """Copy the lowest ``k`` layers with weights from ``source`` (see ``Network.copy_layers``)."""
+    """Copy the lowest ``k`` layers with weights from ``source`` (see ``Network.copy_layers``).
+
+    Raises ``TypeError`` or ``ValueError`` where ``source`` is no network or does not match.
+    """
     if not hasattr(source, "arrays"):
         raise TypeError(f"source: expected a Network, got {source!r}")
     shape = source.streams.shape
-    if shape not in ((), network.streams.shape):
-        raise ValueError(
-            f"source: expected a plain network or one of {network.replicas} replicas, "
-            f"got one of {source.replicas}"
-        )
+    due = f"a plain network or one of {network.replicas} replicas"
+    fits = shape in ((), network.streams.shape)
+    checks.expect(fits, "source", due, f"one of {source.replicas}")
     weighty = [i for i, la in enumerate(source.layers) if any(n[0].isupper() for n in la.shapes)]
-    if checks.integer("k", k, 1) > len(weighty):
-        raise ValueError(f"k: expected at most {len(weighty)} layers with weights, got {k}")
+    due = f"at most {len(weighty)} layers with weights"
+    checks.expect(checks.integer("k", k, 1) <= len(weighty), "k", due, k)
     stop = [*weighty, len(source.layers)][k]
     ours, theirs = (
         [(type(la).__name__, la.shapes) for la in n.layers[:stop]] for n in (network, source)
     )
-    if ours != theirs:
-        raise ValueError(f"source: expected layers {ours}, got {theirs}")
+    checks.expect(ours == theirs, "source", f"layers {ours}", theirs)
     low = {name: a for name, a in source.arrays().items() if int(name.split(".")[0]) < stop}
     _assign(network, {name: source.backend.to_numpy(a) for name, a in low.items()})
 
