@@ -137,7 +137,7 @@ class MaxPool2D(Layer):
         dx = self.xp.zeros_like(self.x)
         taken = self.xp.zeros_like(self.y, dtype=bool)
         for x, target in zip(self._corners(self.x), self._corners(dx), strict=True):
-            here = (x == self.y) & ~taken
+            here = (x == self.y) > taken  # the first in its window: equal, and none before it
             target += dy * here
             taken |= here
         return dx
