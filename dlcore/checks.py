@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 
-def expect(ok: Any, name: str, expected: str, got: Any) -> None:
-    """Raise ``ValueError`` "name: expected …, got …" unless ``ok``."""
+def expect(
+    ok: Any, name: str, expected: str, got: Any, error: type[Exception] = ValueError
+) -> None:
+    """Raise an ``error`` (default ``ValueError``) "name: expected …, got …" unless ``ok``."""
     if not ok:
-        raise ValueError(f"{name}: expected {expected}, got {got}")
+        raise error(f"{name}: expected {expected}, got {got}")
 
 
 def integer(name: str, value: Any, at_least: int) -> int:

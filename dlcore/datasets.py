@@ -40,6 +40,10 @@ def _key(seed: Any, purpose: int, name: str = "seed") -> np.random.SeedSequence:
     return np.random.SeedSequence([checks.integer(name, seed, 0), purpose])
 
 
+def _read_json(file: str) -> Any:
+    return json.loads((files("dlcore") / "data" / file).read_text("utf-8"))
+
+
 def _require(module: str, package: str, caller: str) -> Any:
     try:
         return importlib.import_module(module)
@@ -229,20 +233,6 @@ def _balanced_dataset(
 
 # MNIST-1D -----------------------------------------------------------------------------------
 
-# Ten digits drawn as lines of twelve points; from the mnist1d package (Apache-2.0).
-_DIGITS = (
-    (5, 6, 6.5, 6.75, 7, 7, 7, 7, 6.75, 6.5, 6, 5),
-    (5, 3, 3, 3.4, 3.8, 4.2, 4.6, 5, 5.4, 5.8, 5, 5),
-    (5, 6, 6.5, 6.5, 6, 5.25, 4.75, 4, 3.5, 3.5, 4, 5),
-    (5, 6, 6.5, 6.5, 6, 5, 5, 6, 6.5, 6.5, 6, 5),
-    (5, 4.4, 3.8, 3.2, 2.6, 2.6, 5, 5, 5, 5, 5, 5),
-    (5, 3, 3, 3, 3, 5, 6, 6.5, 6.5, 6, 4.5, 5),
-    (5, 4, 3.5, 3.25, 3, 3, 3, 3, 3.25, 3.5, 4, 5),
-    (5, 7, 7, 6.6, 6.2, 5.8, 5.4, 5, 4.6, 4.2, 5, 5),
-    (5, 4, 3.5, 3.5, 4, 5, 5, 4, 3.5, 3.5, 4, 5),
-    (5, 4, 3.5, 3.5, 4, 5, 5, 5, 5, 4.7, 4.3, 5),
-)
-
 
 def _normalized(curves: Array) -> Array:
     """Each curve with unit deviation, starting at 0, divided by 6 (as published)."""
@@ -251,8 +241,11 @@ def _normalized(curves: Array) -> Array:
 
 
 def digit_templates() -> Array:
-    """The ten templates of MNIST-1D, ``(10, 12)``, float64: each starts and ends at 0."""
-    curves = np.array(_DIGITS)
+    """The ten templates of MNIST-1D, ``(10, 12)``, float64: each starts and ends at 0.
+
+    Ten digits drawn as lines of twelve points; from the mnist1d package (Apache-2.0).
+    """
+    curves = np.array(_read_json("mnist1d_templates.json"), dtype=np.float64)
     return _normalized(curves - curves.mean(axis=1, keepdims=True))
 
 
@@ -510,7 +503,7 @@ def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 50
 
 # Full sets, downloaded on request -----------------------------------------------------------
 
-_FULL = json.loads((files("dlcore") / "data" / "full.json").read_text("utf-8"))
+_FULL = _read_json("full.json")
 _FULL_FILES = tuple(_FULL["mnist"]["sha256"])
 _FULL_MIRRORS = {name: tuple(entry["mirrors"]) for name, entry in _FULL.items()}
 _FULL_SHA256 = {name: tuple(entry["sha256"].values()) for name, entry in _FULL.items()}

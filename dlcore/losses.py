@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dlcore import checks
+
 
 class SoftmaxCrossEntropy:
     r"""Cross-entropy of softmax(logits): :math:`-\frac1B\sum_i \ln p_{i,y_i}`.
@@ -86,7 +88,6 @@ class MeanSquaredError:
 
 
 def _same_shape(y: Any, targets: Any) -> None:
-    if targets.shape[-2:] != y.shape[-2:] or targets.ndim > y.ndim:
-        raise ValueError(
-            f"targets: expected shape (..., {y.shape[-2]}, {y.shape[-1]}), got {targets.shape}"
-        )
+    fits = targets.shape[-2:] == y.shape[-2:] and targets.ndim <= y.ndim
+    due = f"shape (..., {y.shape[-2]}, {y.shape[-1]})"
+    checks.expect(fits, "targets", due, targets.shape)

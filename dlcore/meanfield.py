@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dlcore import checks
 from dlcore.activations import Activation
 
 # Trapezoid nodes: derivatives of saturating units are steep, where Gauss-Hermite nodes are sparse.
@@ -30,8 +31,7 @@ def expectation(function: Callable[[np.ndarray], np.ndarray], q: float) -> float
 
     Raises ``ValueError`` unless ``q`` >= 0.
     """
-    if not q >= 0:
-        raise ValueError(f"q: expected a variance >= 0, got {q!r}")
+    checks.expect(q >= 0, "q", "a variance >= 0", repr(q))
     return float(_WEIGHT @ function(np.sqrt(q) * _Z))
 
 

@@ -243,10 +243,8 @@ def _blocks_on_cpu(network: Network, buffers: tuple[Any, ...]) -> Iterator[Block
     replicas = network.replicas
     for slot in network.trainable:
         n = (slot.stop - slot.start) // replicas
-        views = [
-            a[slot.start : slot.stop].reshape(replicas, n)
-            for a in (network.parameters, network.gradients, *buffers)
-        ]
+        flat = (network.parameters, network.gradients, *buffers)
+        views = [a[slot.start : slot.stop].reshape(replicas, n) for a in flat]
         for row in range(0, replicas, max(1, BLOCK // n)):
             rows = np.arange(row, min(replicas, row + max(1, BLOCK // n)))[:, None]
             zero = rows if slot.name[0].isupper() else np.full_like(rows, replicas)
@@ -263,19 +261,15 @@ def _block_on_device(network: Network, buffers: tuple[Any, ...]) -> Iterator[Blo
     """
     replicas, to_device = network.replicas, network.backend.asarray
     for run in _runs(network):
-        span, rates, decays = slice(run[0].start, run[-1].stop), [], []
+        span = slice(run[0].start, run[-1].stop)
+        theta, g, *state = (a[span] for a in (network.parameters, network.gradients, *buffers))
+        rates, decays = [], []
         for slot in run:
             index = np.repeat(np.arange(replicas), (slot.stop - slot.start) // replicas)
             rates.append(index)
             decays.append(index if slot.name[0].isupper() else np.full_like(index, replicas))
-        yield Block(
-            network.parameters[span],
-            network.gradients[span],
-            tuple(buffer[span] for buffer in buffers),
-            to_device(np.concatenate(rates), np.int32),
-            to_device(np.concatenate(decays), np.int32),
-            _factor(network, run[0]),
-        )
+        rows, zero = (to_device(np.concatenate(part), np.int32) for part in (rates, decays))
+        yield Block(theta, g, tuple(state), rows, zero, _factor(network, run[0]))
 
 
 def _runs(network: Network) -> list[list[Slot]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dlcore import checks
 from dlcore.activations import Activation
 from dlcore.losses import SoftmaxCrossEntropy
 from dlcore.network import Network
@@ -28,7 +29,7 @@ def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
     ``before`` is not read; ``fit`` gives it to each probe.
     """
     xp = network.backend.xp
-    rms = [xp.sqrt((g * g).mean(axis=(-2, -1))) for g in _weights(network, network.gradients)]
+    rms = [_rms(network, g) for g in _weights(network, network.gradients)]
     return {"gradient_rms": xp.stack(rms, axis=-1)}
 
 
@@ -61,6 +62,10 @@ def _rows(network: Network, a: Any) -> Any:
     return a.reshape(*a.shape[:axes], -1, a.shape[-1]) if a.ndim > axes + 2 else a
 
 
+def _rms(network: Network, a: Any) -> Any:
+    return network.backend.xp.sqrt((a * a).mean(axis=(-2, -1)))
+
+
 def signals(
     network: Network, x: Any, labels: Any, loss: Any = None, saturated_below: float = 0.01
 ) -> xr.Dataset:
@@ -76,8 +81,7 @@ def signals(
     """
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     backend, labels = network.backend, np.asarray(labels)
-    if not weight_slots(network):
-        raise ValueError("network: expected a layer with weights W, got none")
+    checks.expect(weight_slots(network), "network", "a layer with weights W", "none")
     a, rows = network.spread(backend.asarray(x)), []
     for layer in network.layers:
         a = layer.forward(a, True)
@@ -85,22 +89,19 @@ def signals(
             rows.append({"variance": _rows(network, a).var(axis=(-2, -1))})
         elif isinstance(layer, Activation) and rows:
             rows[-1] |= _activation_statistics(network, layer, saturated_below)
-    integers = loss.kind == "labels"
-    if integers and not (
-        labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < a.shape[-1]
-    ):
-        raise ValueError(f"labels: expected integers in 0…{a.shape[-1] - 1}, got {labels!r}")
+    integers, classes = loss.kind == "labels", a.shape[-1]
+    if integers:
+        good = labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < classes
+        checks.expect(good, "labels", f"integers in 0…{classes - 1}", repr(labels))
     _, dy = loss(a, backend.asarray(labels, np.int64 if integers else None))
     row = len(rows)
     for layer in reversed(network.layers[network.slots[0].layer :]):
         if hasattr(layer, "W"):
             row -= 1
-            delta = _rows(network, dy)
-            rows[row]["delta_rms"] = backend.xp.sqrt((delta * delta).mean(axis=(-2, -1)))
+            rows[row]["delta_rms"] = _rms(network, _rows(network, dy))
         dy = layer.backward(dy)
         if hasattr(layer, "W"):
-            g = _rows(network, layer.dW)
-            rows[row]["gradient_rms"] = backend.xp.sqrt((g**2).mean(axis=(-2, -1)))
+            rows[row]["gradient_rms"] = _rms(network, _rows(network, layer.dW))
     return _labelled(network, rows)
 
 

@@ -44,9 +44,8 @@ class L2:
         """Add the penalty's gradient in place."""
         amount = self.bind(network).amount if self.amount is None else self.amount
         for _, w, g in _weights(network):
-            g += amount.reshape(*amount.shape, *_ones(network, w)) * self.slope(
-                network.backend.xp, w
-            )
+            scale = amount.reshape(*amount.shape, *_ones(network, w))
+            g += scale * self.slope(network.backend.xp, w)
 
     def slope(self, xp: Any, w: Any) -> Any:
         """Return the gradient for strength 1."""

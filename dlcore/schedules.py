@@ -25,10 +25,9 @@ from dlcore.checks import Checked, checked
 
 
 def _callable(name: str, value: Any) -> Any:
-    if isinstance(value, type) or not callable(value):
-        raise TypeError(
-            f"{name}: expected a schedule such as cosine() or a function of (step, steps), got {value!r}"
-        )
+    good = callable(value) and not isinstance(value, type)
+    due = "a schedule such as cosine() or a function of (step, steps)"
+    checks.expect(good, name, due, repr(value), TypeError)
     return value
 
 

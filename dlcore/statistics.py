@@ -318,9 +318,10 @@ def verdict(
         raise ValueError("effect: expected a mapping with at least one condition")
     checks.integer("comparisons", comparisons, 1)
     level = 1 - 0.05 / max(comparisons, len(conditions))
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}"
     common: dict[str, Any] = dict(
         id=id, claim=claim, unit=unit, data=data, size=size,
-        machine=_machine(), threshold=threshold, level=level,
+        machine=machine, threshold=threshold, level=level,
     )  # fmt: skip
     if not conditions:
         return Verdict(**common, **_judge("effect", effect, level, threshold))
@@ -404,10 +405,6 @@ def _rounded(x):
     if not isinstance(x, float):
         return x
     return float(f"{x:.6g}") if math.isfinite(x) else None
-
-
-def _machine() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}"
 
 
 def _interval(mean, half, n, level) -> Interval:
