@@ -41,7 +41,9 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
             waiting = None
         elif waiting and not isinstance(layer, (Dropout, GaussianNoise)):
             _refuse(f"then {type(layer).__name__} (layer {i})")
-        kept.append((_bare(layer), values))
+        bare = copy.copy(layer)  # to be attached to another network, which sets its arrays
+        bare.needs_dx = True
+        kept.append((bare, values))
     if waiting:
         _refuse("then the network's end")
     return kept
@@ -57,13 +59,6 @@ def _into_previous(values: dict[str, Any], s: Any, t: Any) -> None:
     matrix = w.reshape(*s.shape[:-2], -1, s.shape[-1])
     values["W"] = (matrix * s).reshape(w.shape)
     values["b"] = values["b"] * s + t
-
-
-def _bare(layer: Layer) -> Layer:
-    """Return a copy to be attached to another network; that one sets its arrays."""
-    bare = copy.copy(layer)
-    bare.needs_dx = True
-    return bare
 
 
 def _refuse(found: str) -> None:

@@ -37,6 +37,10 @@ def _length(name: str, value: Any) -> float:
     return checks.integer(name, value, 1)
 
 
+def _each(name: str, values: Any, check: Callable, *limits: Any) -> tuple:
+    return tuple(check(name, value, *limits) for value in values)
+
+
 class Schedule(Checked):
     """Base of all schedules; subclasses give ``__call__``."""
 
@@ -66,16 +70,11 @@ class piecewise(Schedule):
     ``ValueError`` for other numbers of factors, or boundaries that do not rise.
     """
 
-    boundaries: Sequence[float] = (0.5, 0.75)
-    factors: Sequence[float] = (1.0, 0.1, 0.01)
+    boundaries: Sequence[float] = checked(_each, _length, default=(0.5, 0.75))
+    factors: Sequence[float] = checked(_each, checks.real, 0, default=(1.0, 0.1, 0.01))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "boundaries", tuple(self.boundaries))
-        object.__setattr__(self, "factors", tuple(self.factors))
-        for boundary in self.boundaries:
-            _length("boundaries", boundary)
-        for factor in self.factors:
-            checks.real("factors", factor, 0)
+        super().__post_init__()
         alike = len({isinstance(b, float) for b in self.boundaries}) <= 1
         rising = alike and list(self.boundaries) == sorted(set(self.boundaries))
         due = "rising values, all steps or all shares"

@@ -115,8 +115,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     Raises ValueError unless ``0 <= successes <= n`` and ``n >= 1``.
     Source: E. B. Wilson, J. American Statistical Association 22, 1927.
     """
-    if not (n >= 1 and 0 <= successes <= n):
-        raise ValueError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    due = "0 <= successes <= n and n >= 1"
+    checks.expect(0 <= successes <= n and n >= 1, "successes", due, f"{successes} of {n}")
     p, z = float(successes / n), float(stats.norm.ppf(_quantile(level)))
     centre, scale = p + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
