@@ -1,17 +1,6 @@
 """dlcore: many copies of a neural network trained at once, on NumPy or CuPy."""
 
-from dlcore import (
-    activations,
-    augmentation,
-    datasets,
-    gradcheck,
-    initializers,
-    meanfield,
-    plots,
-    probes,
-    schedules,
-    statistics,
-)
+from dlcore import augmentation, datasets, gradcheck, meanfield, plots, probes, statistics
 from dlcore.activations import (
     ELU,
     GELU,
@@ -58,8 +47,8 @@ __all__ = [
     "GaussianNoise", "History", "Identity", "Layer", "LeakyReLU", "Logistic", "MaxNorm",
     "MaxPool2D", "MeanSquaredError", "Momentum", "NAdam", "Nesterov", "Network", "Noise",
     "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau", "Sigmoid", "SimpleRNN",
-    "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh", "activations", "augmentation",
+    "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh", "augmentation",
     "cached", "clip_by_norm", "clip_by_value", "datasets", "evaluate", "fit", "get_backend",
-    "gradcheck", "initializers", "interval", "lr_grid", "meanfield", "mlp", "paired_difference",
-    "plots", "probes", "schedules", "setup", "statistics", "sweep", "verdict",
+    "gradcheck", "interval", "lr_grid", "meanfield", "mlp", "paired_difference",
+    "plots", "probes", "setup", "statistics", "sweep", "verdict",
 ]  # fmt: skip

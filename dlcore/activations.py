@@ -4,8 +4,6 @@ Each class is a layer without parameters: ``a = phi(z)`` elementwise, ``dz = da 
 derivative gets input and output both, for most are shortest in terms of the output.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

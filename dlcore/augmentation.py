@@ -6,8 +6,6 @@ and read at :math:`(r', c')` by bilinear interpolation; places outside take the 
 Rows are ``(..., batch, features)``. Strength 0 returns x itself. Source: Simard et al. 2003.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
 from typing import Any

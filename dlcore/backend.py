@@ -4,8 +4,6 @@ The array module is held as ``backend.xp``. Arrays cross between host and device
 ``asarray`` and ``to_numpy``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dlcore import checks
 from dlcore.datasets import Dataset
 from dlcore.network import Network
 
@@ -52,19 +53,24 @@ class Part:
         return self.rows(self.first + self.backend.xp.arange(start, stop))
 
 
-def sets_of(network: Network, data: Data) -> list[Dataset]:
-    """Return the data sets: one for all, or one per seed in the order of ``streams.unique``.
+def per_seed(data: Data, seeds: Sequence[int]) -> dict[int, Dataset]:
+    """Return each seed's data set, made or looked up; one ``Dataset`` serves all.
 
     Raises ``ValueError`` for a seed without a set, ``TypeError`` for data of another kind.
     """
     if isinstance(data, Dataset):
-        return [data]
-    seeds = network.streams.unique
+        return dict.fromkeys(seeds, data)
     if isinstance(data, Mapping):
         missing = [s for s in seeds if s not in data]
-        if missing:
-            raise ValueError(f"data: expected a set for each seed, got none for {missing}")
-        return [data[s] for s in seeds]
+        checks.expect(not missing, "data", "a set for each seed", f"none for {missing}")
+        return {s: data[s] for s in seeds}
     if callable(data):
-        return [data(seed=s) for s in seeds]
+        return {s: data(seed=s) for s in seeds}
     raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")
+
+
+def sets_of(network: Network, data: Data) -> list[Dataset]:
+    """Return the data sets: one for all, or one per seed in the order of ``streams.unique``."""
+    if isinstance(data, Dataset):
+        return [data]
+    return list(per_seed(data, network.streams.unique).values())

@@ -1,7 +1,5 @@
 """Checks of arguments: each error names the argument, what was expected and what came."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import operator

@@ -1,7 +1,5 @@
 """Layers for images ``(..., batch, height, width, channels)``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any

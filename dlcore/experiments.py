@@ -1,7 +1,5 @@
 """Settings × seeds: many nets from one call, as a labelled ``xarray.Dataset``."""
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import os
@@ -17,6 +15,7 @@ import xarray as xr
 
 from dlcore import backend as backends
 from dlcore import checks
+from dlcore.batches import per_seed
 from dlcore.datasets import Dataset
 from dlcore.layers import Layer
 from dlcore.network import Network
@@ -51,19 +50,16 @@ def setup(**sizes: Mapping[str, Any]) -> SimpleNamespace:
     ``size``. Raises ``ValueError`` for a size that is not offered, or whose names differ.
     """
     size = os.environ.get("DLCORE_SIZE", "full")
-    if size not in sizes:
-        raise ValueError(f"DLCORE_SIZE: expected one of {sorted(sizes)}, got {size!r}")
+    checks.expect(size in sizes, "DLCORE_SIZE", f"one of {sorted(sizes)}", repr(size))
     if any(set(numbers) != set(sizes[size]) for numbers in sizes.values()):
         raise ValueError("sizes: expected the same names in each size")
     moved = os.environ.get("DLCORE_SEED", "0")
-    if not moved.isdecimal():
-        raise ValueError(f"DLCORE_SEED: expected an integer >= 0, got {moved!r}")
+    checks.expect(moved.isdecimal(), "DLCORE_SEED", "an integer >= 0", repr(moved))
     base = 10_000 * int(moved)
     found: dict[str, Any] = {"size": size}
     for name, value in sizes[size].items():
         if name.startswith("seeds"):
-            if checks.integer(name, value, 1) > 1000:
-                raise ValueError(f"{name}: expected at most 1000 seeds, got {value}")
+            checks.expect(checks.integer(name, value, 1) <= 1000, name, "at most 1000 seeds", value)
             found[name], base = list(range(base, base + value)), base + 1000
         else:
             found[name] = value
@@ -89,10 +85,9 @@ class Shard:
         history = fit(net, self.data, **self.fit)
         curves = ("train_loss", "valid_loss", "valid_accuracy")
         found: dict[str, Any] = {name: (("epoch",), getattr(history, name)) for name in curves}
-        found["diverged"] = ((), history.diverged)
-        for name in ("best_epoch", "stopped_epoch"):
-            if getattr(history, name) is not None:
-                found[name] = ((), getattr(history, name))
+        for name in ("diverged", "best_epoch", "stopped_epoch"):
+            if (values := getattr(history, name)) is not None:
+                found[name] = ((), values)
         for name in ("epoch", "step"):
             values = np.broadcast_to(getattr(history, name), history.train_loss.shape)
             found[f"_{name}"] = (("epoch",), values)
@@ -100,8 +95,7 @@ class Shard:
             found[name] = (("epoch", "layer"), values)
         if self.test:
             loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
-            sets = list(self.data.values()) if isinstance(self.data, Mapping) else [self.data]
-            chance = 1 / sets[0].classes
+            chance = 1 / per_seed(self.data, self.seeds)[self.seeds[0]].classes
             found["test_loss"] = ((), np.where(history.diverged, np.inf, loss))
             found["test_accuracy"] = ((), np.where(history.diverged, chance, accuracy))
         return found
@@ -137,7 +131,7 @@ def sweep(
     chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
     fixed = {k: v for k, v in settings.items() if k not in chosen}
     chip = backends.get_backend(backend)
-    held = data if isinstance(data, Dataset) else _per_seed(data, seeds)
+    held = data if isinstance(data, Dataset) else per_seed(data, seeds)
     outer = {k: v for k, v in chosen.items() if k not in PER_REPLICA}
     inner = {k: v for k, v in chosen.items() if k in PER_REPLICA}
     lanes = list(itertools.product(*(v.values() for v in inner.values()), seeds))
@@ -170,19 +164,18 @@ def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend)
 
 
 def _check(network: Any, settings: Mapping[str, Any]) -> None:
-    if not callable(network):
-        raise TypeError(f"network: expected a function that makes layers, got {network!r}")
+    due = "a function that makes layers"
+    checks.expect(callable(network), "network", due, repr(network), TypeError)
     known = set(inspect.signature(network).parameters) | _FIT
     unknown = sorted(set(settings) - known)
-    if unknown:
-        raise TypeError(f"settings: expected names among {sorted(known)}, got {unknown}")
+    checks.expect(not unknown, "settings", f"names among {sorted(known)}", unknown, TypeError)
 
 
 def _choices(name: str, value: Any) -> dict[Any, Any]:
     """Return ``label -> value`` of a swept setting."""
     made = value if isinstance(value, dict) else {_label(v): v for v in value}
-    if not made or len(made) != len(value):
-        raise ValueError(f"{name}: expected values with distinct labels, got {value!r}")
+    good = 0 < len(made) == len(value)
+    checks.expect(good, name, "values with distinct labels", repr(value))
     return made
 
 
@@ -197,20 +190,8 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
     if np.ndim(seeds) == 0:
         return tuple(range(checks.integer("seeds", seeds, 1)))
     found = Streams(seeds).seeds
-    if len(set(found)) < len(found):
-        raise ValueError(f"seeds: expected distinct seeds, got {seeds!r}")
+    checks.expect(len(set(found)) == len(found), "seeds", "distinct seeds", repr(seeds))
     return found
-
-
-def _per_seed(data: Any, seeds: Sequence[int]) -> dict[int, Dataset]:
-    if isinstance(data, Mapping):
-        missing = [s for s in seeds if s not in data]
-        if missing:
-            raise ValueError(f"data: expected a set for each seed, got none for {missing}")
-        return dict(data)
-    if not callable(data):
-        raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")
-    return {s: data(seed=s) for s in seeds}
 
 
 def _assemble(results, outer, inner, seeds, order, per_group) -> xr.Dataset:

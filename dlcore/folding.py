@@ -1,7 +1,5 @@
 """Batch norm folded into the weights of its neighbours, for prediction."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

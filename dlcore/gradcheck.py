@@ -5,8 +5,6 @@ For random c the scalar :math:`f = \sum c \cdot \mathrm{layer}(x)` has the gradi
 could not see errors in softmax or batch norm, whose sums are constant.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

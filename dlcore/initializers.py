@@ -143,7 +143,9 @@ def lsuv(network: Network, x: Any, tolerance: float = 0.1, max_iterations: int =
         for i, layer in enumerate(network.layers):
             if layer.shapes.keys() == {"W", "b"}:
                 shape = layer.shapes["W"]
-                start = network.streams.draw("lsuv", partial(orthogonal(), shape=shape), i)
+                start = network.streams.draw(
+                    "lsuv", partial(orthogonal(), shape=shape), network.weights_below(i)
+                )
                 layer.W[...] = backend.asarray(start)
                 reached.append(_unit_variance(network, i, a, tolerance, max_iterations))
             a = layer.forward(a, False)

@@ -4,8 +4,6 @@ Arrays are ``(..., batch, features)``. A leading axis, when there is one, holds 
 the same with and without it. Names of parameters: upper case for weights, lower case for vectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 

@@ -4,8 +4,6 @@
 over replicas, which would scale their gradients by one over their number.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -10,8 +10,6 @@ The mean squared gradient of one layer is :math:`\chi` times that of the layer a
 Schoenholz et al. 2017). Host floats only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -56,10 +56,8 @@ class Network:
         made = layers() if callable(layers) else copy.deepcopy(list(layers))
         if not made or not all(isinstance(layer, Layer) for layer in made):
             raise TypeError(f"layers: expected a non-empty list of layers, got {made!r}")
-        if len({id(layer) for layer in made}) < len(made):
-            raise ValueError(
-                "layers: expected each layer once (it remembers its input), got one twice"
-            )
+        once = len({id(layer) for layer in made}) == len(made)
+        checks.expect(once, "layers", "each layer once (it remembers its input)", "one twice")
         self.layers, self.streams = made, Streams(seeds)
         self.backend = backends.get_backend(backend)
         self.frozen: set[int] = set()
@@ -140,10 +138,8 @@ class Network:
             else:
                 index = checks.integer("layers", item, -count)
                 named = {index % count} if index < count else set()
-            if not named:
-                raise ValueError(
-                    f"layers: expected indices below {count} or names of classes, got {item!r}"
-                )
+            due = f"indices below {count} or names of classes"
+            checks.expect(named, "layers", due, repr(item))
             found |= named
         return found
 
@@ -165,7 +161,7 @@ class Network:
                 getattr(layer, name).fill(value)
             for name in layer.shapes:
                 initial = functools.partial(_initial, layer, name)
-                draw = self.streams.draw("weights", initial, self._weights_below(i))
+                draw = self.streams.draw("weights", initial, self.weights_below(i))
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
     def start_epoch(self, number: int) -> None:
@@ -177,12 +173,13 @@ class Network:
         places: list[int] = []
         for i, layer in enumerate(self.layers):
             if layer.noisy:
-                own = self._weights_below(i)
+                own = self.weights_below(i)
                 twin = places.count(own)
                 places.append(own)
                 layer.noise = Noise(self.streams, self.backend, "noise", own, twin, number)
 
-    def _weights_below(self, i: int) -> int:
+    def weights_below(self, i: int) -> int:
+        """Return the number of layers with weights below layer i: its place in random streams."""
         return self.below + sum("W" in layer.shapes for layer in self.layers[:i])
 
     def spread(self, x: Any) -> Any:
@@ -281,8 +278,8 @@ def mlp_layers(
         raise ValueError(f"sizes: expected inputs, hidden widths and outputs, got {list(sizes)}")
     if batch_norm not in (False, "before", "after"):
         raise ValueError(f"batch_norm: expected 'before', 'after' or False, got {batch_norm!r}")
-    if not callable(activation):
-        raise TypeError(f"activation: expected a class such as ReLU, got {activation!r}")
+    due = "a class such as ReLU"
+    checks.expect(callable(activation), "activation", due, repr(activation), TypeError)
     layers: list[Layer] = [Dropout(input_dropout)] if input_dropout else []
     for fan_in, width in itertools.pairwise(sizes[:-1]):
         layers.append(Dense(fan_in, width, initializer, bias))

@@ -4,8 +4,6 @@ Every function draws on ``ax`` (made if not given) and returns it. Bands are 95 
 mean over ``seed``. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@
 ``signals`` runs one batch through a net by itself. Layers are counted over those with weights W.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

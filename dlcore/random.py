@@ -1,7 +1,5 @@
 """Seeds to streams of random numbers: one independent host stream per (seed, purpose)."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -35,8 +33,7 @@ class Streams:
     def __init__(self, seeds: int | Sequence[int]) -> None:
         if np.ndim(seeds):
             given = list(cast("Sequence[int]", seeds))
-            if not given:
-                raise ValueError("seeds: expected at least one seed, got none")
+            checks.expect(given, "seeds", "at least one seed", "none")
             self.shape: tuple[int, ...] = (len(given),)
             self.seeds = tuple(checks.integer("seeds", s, 0) for s in given)
         else:

@@ -1,7 +1,5 @@
 """Recurrent layers, unrolled in time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

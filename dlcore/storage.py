@@ -1,7 +1,5 @@
 """Parameters and buffers of a network: to files, from files, and from another network."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Training one shard of replicas: ``fit`` and ``evaluate``."""
 
-from __future__ import annotations
-
 import copy
 import os
 import sys
@@ -60,8 +58,7 @@ def evaluate(
         raise ValueError(f"part: expected 'train', 'valid' or 'test', got {part!r}")
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     held = Part(network, data, part, loss)
-    if held.n == 0:
-        raise ValueError(f"data: expected at least one {part} example, got none")
+    checks.expect(held.n, "data", f"at least one {part} example", "none")
     _check_outputs(network, held, loss)
     with one_blas_thread(), network.backend.quiet():
         return _evaluate(network, held, loss)
@@ -171,8 +168,8 @@ class _Run:
         if not all(hasattr(r, "gradients") or hasattr(r, "weights") for r in several):
             raise TypeError(f"regularizers: expected some such as L2(1e-4), got {regularizers!r}")
         for name, value in (("augment", augment), ("probe", probe)):
-            if not (value is None or callable(value)):
-                raise TypeError(f"{name}: expected a function of two arguments, got {value!r}")
+            good = value is None or callable(value)
+            checks.expect(good, name, "a function of two arguments", repr(value), TypeError)
         if not (stopping is None or isinstance(stopping, EarlyStopping)):
             raise TypeError(f"early_stopping: expected EarlyStopping(...), got {stopping!r}")
         if stopping and stopping.monitor != "train_loss" and not self.valid.n:
@@ -274,26 +271,13 @@ class _Run:
         self.diverged |= new
 
     def history(self) -> History:
-        epoch, step, *curves = zip(*self.records, strict=True)
-        train, valid, accuracy = (np.stack(curve, axis=-1) for curve in curves)
-        names = self.probes[0]
-        axis = len(self.network.streams.shape)
-        return History(
-            np.array(epoch),
-            np.array(step),
-            train,
-            valid,
-            accuracy,
-            self.diverged.reshape(self.network.streams.shape),
-            {k: np.stack([p[k] for p in self.probes], axis=axis) for k in names},
-            *self._epochs(),
-        )
-
-    def _epochs(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if self.watch is None:
-            return None, None
-        shape = self.network.streams.shape
-        return self.watch.best_epoch.reshape(shape), self.watch.stopped_epoch.reshape(shape)
+        shape, watch = self.network.streams.shape, self.watch
+        epoch, step, *rest = zip(*self.records, strict=True)
+        curves = [np.stack(curve, axis=-1) for curve in rest]
+        probes = {k: np.stack([p[k] for p in self.probes], axis=len(shape)) for k in self.probes[0]}
+        ends = [e.reshape(shape) for e in (watch.best_epoch, watch.stopped_epoch)] if watch else []
+        others: Any = [*curves, self.diverged.reshape(shape), probes, *ends]
+        return History(np.array(epoch), np.array(step), *others)
 
 
 def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
@@ -319,8 +303,8 @@ def _check_outputs(network: Network, held: Part, loss: Any) -> None:
     """Raise ``ValueError`` unless one row gets through the network and each class has an output."""
     with network.backend.quiet():
         outputs = network.forward(held.x[:1], training=False).shape[-1]
-    if loss.kind == "labels" and outputs < held.classes:
-        raise ValueError(f"network: expected {held.classes} outputs, one per class, got {outputs}")
+    enough = loss.kind != "labels" or outputs >= held.classes
+    checks.expect(enough, "network", f"{held.classes} outputs, one per class", outputs)
 
 
 def on_backend(loss: Any, network: Network) -> Any:
@@ -328,8 +312,7 @@ def on_backend(loss: Any, network: Network) -> Any:
 
     Raises ``TypeError`` where either is something else.
     """
-    if not isinstance(network, Network):
-        raise TypeError(f"network: expected a Network, got {network!r}")
+    checks.expect(isinstance(network, Network), "network", "a Network", repr(network), TypeError)
     made = loss() if isinstance(loss, type) else copy.copy(loss)
     if not (callable(made) and hasattr(made, "correct")):
         raise TypeError(f"loss: expected a loss such as SoftmaxCrossEntropy(), got {loss!r}")

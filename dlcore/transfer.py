@@ -1,12 +1,11 @@
 """Transfer: the outputs of frozen lower layers, computed once."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 
 import numpy as np
 
+from dlcore import checks
 from dlcore.backend import one_blas_thread
 from dlcore.batches import CHUNK, Data, sets_of
 from dlcore.datasets import Dataset
@@ -47,12 +46,10 @@ def cached(network: Network, data: Data) -> tuple[Network, Data]:
 def _boundary(network: Network) -> int:
     noisy = (i for i, la in enumerate(network.layers) if la.noisy and i not in network.frozen)
     k = min(network.lowest, next(noisy, len(network.layers)))
-    if not any(slot.layer < k for slot in network.slots):
-        raise ValueError(
-            "network: expected frozen layers below the first one that learns, got none"
-        )
-    if k == len(network.layers):
-        raise ValueError("network: expected a layer that learns, got all of them frozen")
+    below = any(slot.layer < k for slot in network.slots)
+    checks.expect(below, "network", "frozen layers below the first one that learns", "none")
+    learns = k < len(network.layers)
+    checks.expect(learns, "network", "a layer that learns", "all of them frozen")
     return k
 
 
@@ -97,7 +94,7 @@ def _upper(network: Network, k: int) -> Network:
     """Return the layers from k on as a network with views of the same buffers."""
     upper = copy.copy(network)
     start = min(slot.start for slot in network.slots if slot.layer >= k)
-    upper.layers, upper.below = network.layers[k:], network._weights_below(k)
+    upper.layers, upper.below = network.layers[k:], network.weights_below(k)
     upper.slots = [
         slot._replace(layer=slot.layer - k, start=slot.start - start, stop=slot.stop - start)
         for slot in network.slots
