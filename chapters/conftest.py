@@ -20,15 +20,23 @@ def pytest_itemcollected(item):
         raise pytest.UsageError(
             f"DLCORE_SIZE is {size!r}, but the stored outputs come from full size; see `make quick`"
         )
-    item.compare_outputs = functools.partial(compare_outputs, item, item.compare_outputs)
+    item.compare_outputs = functools.partial(
+        compare_outputs, item, item.compare_outputs
+    )
 
 
 def compare_outputs(item, nbval_compare, fresh, stored, skip_compare=None):
     """Compare one cell's outputs: nbval its texts, we its verdicts and the number of its images."""
-    texts = [[_without_record(o) for o in outputs if not _timed(o)] for outputs in (fresh, stored)]
+    texts = [
+        [_without_record(o) for o in outputs if not _timed(o)]
+        for outputs in (fresh, stored)
+    ]
     same = nbval_compare(*texts, skip_compare)
     found = compare(records(stored), records(fresh))
-    images = [sum("image/png" in o.get("data", {}) for o in outputs) for outputs in (stored, fresh)]
+    images = [
+        sum("image/png" in o.get("data", {}) for o in outputs)
+        for outputs in (stored, fresh)
+    ]
     if images[0] != images[1]:
         found.append(f"{images[0]} images are stored, {images[1]} came from the run")
     item.comparison_traceback.extend(found)
@@ -43,5 +51,9 @@ def _timed(output):
 def _without_record(output):
     if MIME not in output.get("data", {}):
         return output
-    data = {key: value for key, value in output["data"].items() if key not in (MIME, "text/html")}
+    data = {
+        key: value
+        for key, value in output["data"].items()
+        if key not in (MIME, "text/html")
+    }
     return nbformat.from_dict({**output, "data": data})
