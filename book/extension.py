@@ -10,11 +10,16 @@ import subprocess
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from docutils import nodes
+
 import dlcore
+from book import ledger
 
 HOSTS = ("github.com", "gitlab.com", "bitbucket.org")  # those that the theme knows
 API_PAGE = "chapters/appendix/api"
 API_MARK = "<!-- modules of dlcore -->"
+LEDGER_PAGE = "chapters/appendix/ledger"
+LEDGER_MARK = "<!-- verdicts -->"
 # The order in which data flow; a module that is not named here comes after these.
 API_ORDER = [
     "datasets", "experiments", "training", "batches", "network", "storage", "transfer", "folding",
@@ -137,13 +142,56 @@ def write_api(app, docname, source):
     source[0] = source[0].replace(API_MARK, "\n".join(sections))
 
 
+def write_ledger(app, docname, source):
+    """Fill the ledger with the verdicts that the chapters store; it is read anew when one of them changes."""
+    if docname != LEDGER_PAGE:
+        return
+    if LEDGER_MARK not in source[0]:
+        raise ValueError(f"{LEDGER_PAGE}: expected the line {LEDGER_MARK}")
+    for path in (*sorted(ledger.CHAPTERS.glob("*.ipynb")), ledger.ROOT / "book/claims.toml"):
+        app.env.note_dependency(str(path))
+    source[0] = source[0].replace(LEDGER_MARK, ledger.as_markdown())
+
+
+def mark_verdicts(app, doctree):
+    """Make each verdict's output a target, so that the ledger and the text can link to it, and style it."""
+    docname = app.env.docname
+    path = Path(app.srcdir) / f"{docname}.ipynb"
+    if not path.exists():
+        return
+    outputs = [n for n in doctree.findall(nodes.literal_block) if "stdout" not in n["classes"]]
+    labels = app.env.get_domain("std")
+    for record in ledger.verdicts(path):
+        name, start = record["id"], f"{record['id']} {record['verdict']}"
+        block = next(
+            (n for n in outputs if n.astext().startswith((f"{start}:", f"{start} ("))), None
+        )
+        if block is None:
+            raise ValueError(f"{docname}: the page does not show verdict {name}")
+        target = ledger.anchor(name)
+        block["ids"].append(target)
+        block["classes"] += ["verdict", f"verdict-{record['verdict']}"]
+        labels.anonlabels[target] = docname, target
+        labels.labels[target] = docname, target, f"verdict {name}"
+
+
+def write_ledger_json(app, exception):
+    """Put the ledger for programs beside its page."""
+    if not exception and app.builder.format == "html":
+        text = ledger.as_json(dlcore.__version__)
+        (Path(app.outdir) / "ledger.json").write_text(text, "utf-8")
+
+
 def setup(app):
     """Connect the above."""
     app.config.mathjax_path = "mathjax/tex-chtml.js"
     app.add_css_file("book.css")
     app.connect("config-inited", set_repository, priority=100)
     app.connect("source-read", write_api)
+    app.connect("source-read", write_ledger)
+    app.connect("doctree-read", mark_verdicts)
     app.connect("html-page-context", add_kaggle, priority=600)
     app.connect("html-page-context", drop_second_thebe, priority=900)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_ledger_json)
     return {"version": dlcore.__version__, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -223,7 +223,11 @@ def test_api_page_and_launch_buttons(tmp_path):
     shutil.copy(ROOT / "chapters" / "appendix" / "api.md", folder / "chapters" / "appendix")
     cells = [new_markdown_cell("# Sample"), new_code_cell("1", execution_count=1)]
     cells[1].outputs = [
-        new_output("execute_result", {"text/plain": "1", MIME: {}}, execution_count=1)
+        new_output(
+            "execute_result",
+            {"text/plain": "G1 holds: it is so", MIME: {"id": "G1", "verdict": "holds"}},
+            execution_count=1,
+        )
     ]
     nbformat.write(normalise(new_notebook(cells=cells)), folder / "chapters" / "sample.ipynb")
     done = build(folder, BOOK_REPOSITORY_URL="https://github.com/someone/nets")
@@ -236,6 +240,8 @@ def test_api_page_and_launch_buttons(tmp_path):
         'href="https://colab.research.google.com/github/someone/nets/blob/main/chapters/sample.ipynb"'
         in page
     )
+    assert 'id="verdict-g1"' in page
+    assert (folder / "_build/html/ledger.json").exists()
     notebook = "https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fmain%2Fchapters%2Fsample.ipynb"
     assert f"https://kaggle.com/kernels/welcome?src={notebook}" in page
 
