@@ -4,6 +4,7 @@ Each class is a layer without parameters: ``a = phi(z)`` elementwise, ``dz = da 
 derivative gets input and output both, for most are shortest in terms of the output.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -28,6 +29,16 @@ class Activation(Layer):
 
     def backward(self, dy: Any) -> Any:
         return dy * self.derivative(self.z, self.a)
+
+
+def made(activation: Any) -> Activation:
+    """Return what an activation's class, or a function without arguments, makes; else ``TypeError``."""
+    layer: Any = None
+    with contextlib.suppress(TypeError):
+        layer = activation()
+    due = "a class such as ReLU, or a function that makes one"
+    checks.expect(isinstance(layer, Activation), "activation", due, repr(activation), TypeError)
+    return layer
 
 
 class Identity(Activation):

@@ -146,9 +146,8 @@ class compose:
     """
 
     def __init__(self, *steps: Any) -> None:
-        if not all(callable(step) for step in steps):
-            raise TypeError(f"steps: expected functions of (x, noise), got {steps!r}")
-        self.steps = steps
+        due = "functions of (x, noise)"
+        self.steps = tuple(checks.function("steps", step, due) for step in steps)
 
     def __repr__(self) -> str:
         return f"compose({', '.join(map(repr, self.steps))})"

@@ -66,7 +66,7 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
     if isinstance(name, Backend):
         return name
     kinds = [np.dtype(kind) for kind in ("float32", "float64") if dtype in (kind, np.dtype(kind))]
-    if not kinds:
+    if not kinds or dtype is None:  # which NumPy takes for float64
         raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
     kind = kinds[0]
     asked = os.environ.get("DLCORE_BACKEND", "auto") if name == "auto" else name

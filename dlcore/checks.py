@@ -37,7 +37,7 @@ def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = 
     left, right = ends[0], ends[1] if high < math.inf else ")"
     kind = f"a number in {left}{low:g}, {high:g}{right}"
     try:
-        if isinstance(value, str):
+        if isinstance(value, (str, bool, np.bool_)) or np.ndim(value):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
@@ -46,6 +46,20 @@ def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = 
     below = number < high if right == ")" else number <= high
     expect(above and below, name, kind, number)
     return number
+
+
+def instance(name: str, value: Any, kind: type | tuple[type, ...], due: str = "") -> Any:
+    """Return ``value``, of one ``kind`` (``TypeError``); ``due`` says what to expect, if not its name."""
+    if not isinstance(value, kind):
+        due = due or f"a {getattr(kind, '__name__', kind)}"
+        raise TypeError(f"{name}: expected {due}, got {value!r}")
+    return value
+
+
+def function(name: str, value: Any, due: str = "a function") -> Any:
+    """Return ``value``, which can be called and is no class (``TypeError``); ``due``: what to expect."""
+    expect(callable(value) and not isinstance(value, type), name, due, repr(value), TypeError)
+    return value
 
 
 def per_replica(name: str, value: Any, replicas: int) -> np.ndarray:

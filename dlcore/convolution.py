@@ -40,7 +40,8 @@ class Conv2D(Layer):
         self.kernel = _pair("kernel", kernel)
         self.stride = checks.integer("stride", stride, 1)
         self.padding = self._sides(padding)
-        self.initializer, self.bias = initializers.get(initializer), float(bias)
+        self.initializer = initializers.get(initializer)
+        self.bias = checks.real("bias", bias, -np.inf, ends="()")
         self.shapes = {"W": (*self.kernel, in_channels, out_channels), "b": (1, out_channels)}
 
     def _sides(self, padding: int | str) -> tuple[tuple[int, int], ...]:

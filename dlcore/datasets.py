@@ -133,6 +133,7 @@ class Dataset:
 
         Raises ValueError: fewer than two classes, a class twice, a class that is not there.
         """
+        checks.expect(np.iterable(keep), "keep", "a sequence", repr(keep), TypeError)
         kept = [checks.integer("keep", label, 0) for label in keep]
         good = len(set(kept)) == len(kept) >= 2 and max(kept) < self.classes
         due = f"two or more different classes in 0…{self.classes - 1}"
@@ -181,9 +182,16 @@ def _read_only(array: Array) -> Array:
     return view
 
 
+def _floats(name: str, value: Any, due: str) -> Array:
+    try:
+        return np.asarray(value, dtype=getattr(value, "dtype", np.float64)) * 1.0
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected {due}, got {value!r}") from None
+
+
 def _inputs(name: str, value: Any) -> Array:
     with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
-        x = np.ascontiguousarray(value, dtype=np.float32)
+        x = np.ascontiguousarray(_floats(name, value, "numbers"), dtype=np.float32)
     due = "(N, features), (N, T, features) or (N, H, W, C)"
     checks.expect(x.ndim in (2, 3, 4), name, due, f"shape {x.shape}")
     checks.expect(np.isfinite(x).all(), name, "finite values", "NaN or infinity")
@@ -294,9 +302,9 @@ class Distortion(checks.Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = self.padding
-        rising = checks.integer("padding", low, 0) <= checks.integer("padding", high, 0)
-        checks.expect(rising, "padding", "0 ≤ low ≤ high", self.padding)
+        ends = [checks.integer("padding", p, 0) for p in np.atleast_1d(self.padding).tolist()]
+        rising = len(ends) == 2 and ends[0] <= ends[1]
+        checks.expect(rising, "padding", "two numbers, 0 ≤ low ≤ high", self.padding)
 
 
 def _blur(noise: Array) -> Array:
@@ -389,7 +397,8 @@ def mnist1d(
         checks.expect(plain, "seed", due, "None (the published set has its own)")
         data = _published(train, valid, test)
     else:
-        table, how = _table(templates), distortion or Distortion()
+        how = checks.instance("distortion", distortion or Distortion(), Distortion)
+        table = _table(templates)
         parts: dict[str, Any] = {}
         for part, size, key in (
             ("train", train, _key(seed, _TRAIN)),
@@ -433,9 +442,9 @@ def _published(train: int, valid: int, test: int) -> Dataset:
 
 
 def _table(templates: Array | None) -> Array:
-    table = np.asarray(digit_templates() if templates is None else templates, dtype=np.float64)
-    good = table.ndim == 2 and min(table.shape) >= 2 and np.isfinite(table).all()
     due = "a finite table (classes, length), both at least 2"
+    table = _floats("templates", digit_templates() if templates is None else templates, due)
+    good = table.ndim == 2 and min(table.shape) >= 2 and np.isfinite(table).all()
     checks.expect(good, "templates", due, f"shape {table.shape}")
     return table
 
@@ -602,8 +611,8 @@ class Surface:
 
 
 def _coordinates(point: Any) -> tuple[Any, Any]:
-    good = point.dtype.kind == "f" and point.shape[-1:] == (2,)
-    checks.expect(good, "point", "a floating array (..., 2)", f"{point.dtype} {point.shape}")
+    good = hasattr(point, "dtype") and point.dtype.kind == "f" and point.shape[-1:] == (2,)
+    checks.expect(good, "point", "a floating array (..., 2)", repr(point))
     return point[..., 0], point[..., 1]
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return ``(fan_in, fan_out)`` of a weight shape; ``ValueError`` with fewer than two axes."""
-    checks.expect(len(shape) >= 2, "shape", "(..., fan_in, fan_out)", shape)
+    good = np.ndim(shape) == 1 and len(shape) >= 2
+    checks.expect(good, "shape", "(..., fan_in, fan_out)", shape)
     area = math.prod(shape[:-2])
     return area * shape[-2], area * shape[-1]
 
@@ -103,24 +104,22 @@ class orthogonal(Checked):
 
 #: Initializers that a layer accepts by name, with their defaults.
 NAMES: dict[str, Callable] = {
-    "normal": normal(),
-    "uniform": uniform(),
-    "lecun_normal": lecun_normal,
-    "lecun_uniform": lecun_uniform,
-    "glorot_normal": glorot_normal,
-    "glorot_uniform": glorot_uniform,
-    "he_normal": he_normal,
-    "he_uniform": he_uniform,
-    "orthogonal": orthogonal(),
-}
+    "normal": normal(), "uniform": uniform(), "orthogonal": orthogonal(),
+    "lecun_normal": lecun_normal, "lecun_uniform": lecun_uniform,
+    "glorot_normal": glorot_normal, "glorot_uniform": glorot_uniform,
+    "he_normal": he_normal, "he_uniform": he_uniform,
+}  # fmt: skip
 
 
-def get(initializer: str | Callable) -> Callable:
-    """Return an initializer from its name or itself; ``ValueError`` lists the names known."""
+def get(initializer: str | Callable, name: str = "initializer") -> Callable:
+    """Return an initializer from its name, its class or itself; ``ValueError`` lists the names known.
+
+    ``name`` is the argument's, for the message: "initializer" unless given.
+    """
     if callable(initializer):
-        return initializer
-    known = f"one of {sorted(NAMES)}"
-    checks.expect(initializer in NAMES, "initializer", known, repr(initializer))
+        return initializer() if isinstance(initializer, type) else initializer
+    known = sorted(NAMES)
+    checks.expect(initializer in known, name, f"one of {known}", repr(initializer))
     return NAMES[initializer]
 
 
@@ -135,6 +134,7 @@ def lsuv(network: Network, x: Any, tolerance: float = 0.1, max_iterations: int =
     all run as in prediction. Returns the variances reached, float64 ``(..., layers)``. Raises
     ``ValueError`` where an output does not vary or is not finite (Mishkin & Matas 2016).
     """
+    checks.expect(hasattr(network, "layers"), "network", "a Network", repr(network), TypeError)
     checks.real("tolerance", tolerance, 0, ends="()")
     checks.integer("max_iterations", max_iterations, 0)
     backend, reached = network.backend, []

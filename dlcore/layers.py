@@ -103,6 +103,8 @@ class Flatten(Layer):
         self.axes = checks.integer("axes", axes, 1)
 
     def forward(self, x: Any, training: bool) -> Any:
+        due = f"more than {self.axes} axes, (..., batch, ...)"
+        checks.expect(x.ndim > self.axes, "x", due, x.shape)
         self.shape = x.shape
         return x.reshape(*x.shape[: -self.axes], -1)
 
@@ -134,7 +136,8 @@ class BatchNorm(Layer):
         self.features = checks.integer("features", features, 1)
         self.momentum = checks.real("momentum", momentum, 0, 1)
         self.epsilon = checks.real("epsilon", epsilon, 0)
-        self.images, self.input_ndim = images, 4 if images else 2
+        self.images = checks.instance("images", images, bool)
+        self.input_ndim = 4 if images else 2
         own = (1, features)
         self.shapes = {"gamma": own, "beta": own}
         self.buffers = {"running_mean": (own, 0.0), "running_var": (own, 1.0)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 import math
 import os
@@ -14,7 +15,7 @@ import numpy as np
 
 from dlcore import backend as backends
 from dlcore import checks, folding, storage
-from dlcore.activations import Activation, ReLU
+from dlcore.activations import Activation, ReLU, made
 from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, Layer
 from dlcore.random import Noise, Streams
 
@@ -53,12 +54,13 @@ class Network:
         seeds: int | Sequence[int] = 0,
         backend: str | backends.Backend = "auto",
     ) -> None:
-        made = layers() if callable(layers) else copy.deepcopy(list(layers))
-        if not made or not all(isinstance(layer, Layer) for layer in made):
+        made = layers() if callable(layers) else copy.deepcopy(layers)
+        good = isinstance(made, (list, tuple)) and len(made) > 0
+        if not good or not all(isinstance(layer, Layer) for layer in made):
             raise TypeError(f"layers: expected a non-empty list of layers, got {made!r}")
         once = len({id(layer) for layer in made}) == len(made)
         checks.expect(once, "layers", "each layer once (it remembers its input)", "one twice")
-        self.layers, self.streams = made, Streams(seeds)
+        self.layers, self.streams = list(made), Streams(seeds)
         self.backend = backends.get_backend(backend)
         self.frozen: set[int] = set()
         self.lr_factors: dict[int, float] = {}
@@ -115,6 +117,10 @@ class Network:
         )
         return {f"{i}.{name}": getattr(self.layers[i], name) for i, name in named}
 
+    def memory(self) -> dict[str, Any]:
+        """Return ``arrays()`` and the gradients: all that a step reads or leaves behind."""
+        return {"gradients": self.gradients, **self.arrays()}
+
     def freeze(self, layers: int | str | Iterable[int | str]) -> None:
         """Keep layers as they are: optimizers pass them over, and they run in prediction mode.
 
@@ -132,7 +138,8 @@ class Network:
 
     def _indices(self, layers: int | str | Iterable[int | str]) -> set[int]:
         count, found = len(self.layers), set()
-        for item in [layers] if isinstance(layers, (int, str)) else layers:
+        several = np.iterable(layers) and not isinstance(layers, str)
+        for item in layers if several else [layers]:  # type: ignore[union-attr]
             if isinstance(item, str):
                 named = {i for i, layer in enumerate(self.layers) if type(layer).__name__ == item}
             else:
@@ -170,7 +177,7 @@ class Network:
         Twins are noisy layers with equally many layers with weights below them. ``fit`` calls this
         before each epoch, counted from 1; a new network stands at epoch 0.
         """
-        places: list[int] = []
+        places, number = list[int](), checks.integer("number", number, 0)
         for i, layer in enumerate(self.layers):
             if layer.noisy:
                 own = self.weights_below(i)
@@ -207,6 +214,7 @@ class Network:
         Inputs without the replica axis are shared by all replicas. ``training`` (default False) lets
         noise act and batch norm take the batch's statistics; frozen layers predict all the same.
         """
+        checks.expect(hasattr(x, "ndim"), "x", "an array", type(x).__name__, TypeError)
         x = self.spread(x) if training else x
         for i, layer in enumerate(self.layers):
             x = layer.forward(x, training and i not in self.frozen)
@@ -257,7 +265,9 @@ class Network:
 
 
 def _initial(layer: Layer, name: str, rng: np.random.Generator) -> np.ndarray:
-    return layer.initialize(rng)[name]
+    draw, due = layer.initialize(rng)[name], layer.shapes[name]
+    checks.expect(np.shape(draw) == due, "initializer", f"{name} of shape {due}", np.shape(draw))
+    return draw
 
 
 def mlp_layers(
@@ -278,13 +288,13 @@ def mlp_layers(
         raise ValueError(f"sizes: expected inputs, hidden widths and outputs, got {list(sizes)}")
     if batch_norm not in (False, "before", "after"):
         raise ValueError(f"batch_norm: expected 'before', 'after' or False, got {batch_norm!r}")
-    due = "a class such as ReLU"
-    checks.expect(callable(activation), "activation", due, repr(activation), TypeError)
+    for name, rate in (("dropout", dropout), ("input_dropout", input_dropout)):
+        checks.real(name, rate, 0, 1, "[)")
     layers: list[Layer] = [Dropout(input_dropout)] if input_dropout else []
     for fan_in, width in itertools.pairwise(sizes[:-1]):
         layers.append(Dense(fan_in, width, initializer, bias))
         layers += [BatchNorm(width)] if batch_norm == "before" else []
-        layers.append(activation())
+        layers.append(made(activation))
         layers += [BatchNorm(width)] if batch_norm == "after" else []
         layers += [Dropout(dropout)] if dropout else []
     return [*layers, Dense(sizes[-2], sizes[-1], initializer, bias)]
@@ -303,8 +313,13 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     >>> [type(layer).__name__ for layer in mlp([4, 3, 2])()]
     ['Dense', 'ReLU', 'Dense']
     """
-    if isinstance(sizes, str) or np.ndim(sizes) != 1:
-        raise TypeError(f"sizes: expected a sequence of integers, got {sizes!r}")
+    good = np.iterable(sizes) and not isinstance(sizes, str)
+    checks.expect(good, "sizes", "a sequence of integers", repr(sizes), TypeError)
     for size in sizes:
         checks.integer("sizes", size, 1)
-    return functools.partial(mlp_layers, tuple(sizes), **options)
+    known = sorted(set(inspect.signature(mlp_layers).parameters) - {"sizes"})
+    unknown = sorted(set(options) - set(known))
+    checks.expect(not unknown, "options", f"names among {known}", unknown, TypeError)
+    blueprint = functools.partial(mlp_layers, tuple(sizes), **options)
+    blueprint()  # refuses wrong options here, where they are given
+    return blueprint

@@ -12,6 +12,7 @@ stay in the cache; on a GPU one block holds everything, and a step is a handful 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -56,12 +57,19 @@ class Optimizer(Checked):
 
     def bind(self, network: Network) -> Optimizer:
         """Return a copy of this optimizer with zeroed state for ``network``."""
+        count = len(network.layers)
+        wrong = sorted(set(network.lr_factors) - set(range(count)))
+        checks.expect(not wrong, "lr_factors", f"indices of layers below {count}", wrong)
         bound = copy.copy(self)
         bound.xp, bound.t = network.backend.xp, 0
         bound.buffers = tuple(bound.xp.zeros_like(network.parameters) for _ in self.state)
         make = _blocks_on_cpu if bound.xp is np else _block_on_device
         bound.blocks = list(make(network, bound.buffers))
         return bound
+
+    def memory(self) -> dict[str, Any]:
+        """Return the live arrays of the state; the steps done are not among them."""
+        return {str(i): buffer for i, buffer in enumerate(self.buffers)}
 
     def step(self, lr: Any, decay: Any = None) -> None:
         """Update all parameters; ``lr`` is a device array ``(R,)``.
@@ -171,7 +179,7 @@ class Adam(Optimizer):
     beta1: float = checked(checks.real, 0, 1, "[)", default=0.9)
     beta2: float = checked(checks.real, 0, 1, "[)", default=0.999)
     epsilon: float = checked(checks.real, 0, default=1e-8)
-    bias_correction: bool = field(default=True, kw_only=True)
+    bias_correction: bool = checked(checks.instance, bool, default=True, kw_only=True)
     state = ("m", "v")
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
@@ -274,11 +282,9 @@ def _block_on_device(network: Network, buffers: tuple[Any, ...]) -> Iterator[Blo
 
 def _runs(network: Network) -> list[list[Slot]]:
     """Group the slots that learn into neighbours with one learning-rate factor."""
-    runs: list[list[Slot]] = []
-    for slot in network.trainable:
-        joined = runs and runs[-1][-1].stop == slot.start
-        if joined and _factor(network, runs[-1][-1]) == _factor(network, slot):
-            runs[-1].append(slot)
-        else:
-            runs.append([slot])
-    return runs
+
+    def kind(slot: Slot) -> tuple[bool, float]:
+        return slot.layer not in network.frozen, _factor(network, slot)
+
+    groups = itertools.groupby(network.slots, kind)
+    return [list(run) for (learns, _), run in groups if learns]

@@ -18,7 +18,10 @@ from dlcore.training import on_backend
 
 def weight_slots(network: Network) -> list[Any]:
     """Return the slots of the input weights W, lowest layer first."""
-    return [slot for slot in network.slots if slot.name == "W"]
+    slots = checks.instance("network", network, Network).slots
+    found = [slot for slot in slots if slot.name == "W"]
+    checks.expect(found, "network", "a layer with weights W", "none")
+    return found
 
 
 def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
@@ -26,6 +29,7 @@ def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
 
     ``before`` is not read; ``fit`` gives it to each probe.
     """
+    weight_slots(network)
     xp = network.backend.xp
     rms = [_rms(network, g) for g in _weights(network, network.gradients)]
     return {"gradient_rms": xp.stack(rms, axis=-1)}
@@ -36,6 +40,8 @@ def relative_update(network: Network, before: Any) -> dict[str, Any]:
 
     ``before`` holds the parameters before it, flat as ``network.parameters``.
     """
+    due, own = "parameters of shape", checks.instance("network", network, Network).parameters
+    checks.expect(np.shape(before) == own.shape, "before", f"{due} {own.shape}", np.shape(before))
     xp, ratios = network.backend.xp, []
     pairs = zip(_weights(network, network.parameters), _weights(network, before), strict=True)
     for new, old in pairs:
@@ -79,7 +85,8 @@ def signals(
     """
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     backend, labels = network.backend, np.asarray(labels)
-    checks.expect(weight_slots(network), "network", "a layer with weights W", "none")
+    weight_slots(network)
+    checks.real("saturated_below", saturated_below, 0)
     a, rows = network.spread(backend.asarray(x)), []
     for layer in network.layers:
         a = layer.forward(a, True)

@@ -16,7 +16,11 @@ def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
     The same arguments always give the same numbers, whatever was drawn before; other arguments give
     independent ones (``SeedSequence`` of seed, a checksum of ``purpose``, and ``index``).
     """
-    key = [checks.integer("seed", seed, 0), zlib.crc32(purpose.encode()), *index]
+    key = [
+        checks.integer("seed", seed, 0),
+        zlib.crc32(checks.instance("purpose", purpose, str).encode()),
+    ]
+    key += [checks.integer("index", i, 0) for i in index]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
@@ -31,7 +35,7 @@ class Streams:
     """
 
     def __init__(self, seeds: int | Sequence[int]) -> None:
-        if np.ndim(seeds):
+        if np.iterable(seeds) and not isinstance(seeds, (str, set, dict)):
             given = list(cast("Sequence[int]", seeds))
             checks.expect(given, "seeds", "at least one seed", "none")
             self.shape: tuple[int, ...] = (len(given),)
@@ -45,6 +49,7 @@ class Streams:
         self, purpose: str, function: Callable[[np.random.Generator], np.ndarray], *index: int
     ) -> np.ndarray:
         """Stack ``function(rng)`` over replicas: shape ``replicas + draw``, one draw per seed."""
+        checks.function("function", function, "a function of a generator")
         draws = np.stack([function(stream(seed, purpose, *index)) for seed in self.unique])
         return draws[self.index] if self.shape else draws[0]
 
@@ -64,7 +69,8 @@ class Noise:
     """
 
     def __init__(self, streams: Streams, backend: Backend, purpose: str, *index: int) -> None:
-        self.streams, self.backend = streams, backend
+        self.streams = checks.instance("streams", streams, Streams)
+        self.backend = checks.instance("backend", backend, Backend)
         self.dtype, self.on_host = backend.dtype, backend.xp is np
         if self.on_host:
             self.generators = [stream(seed, purpose, *index) for seed in streams.unique]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks, initializers
-from dlcore.activations import Activation, Tanh
+from dlcore.activations import Activation, Tanh, made
 from dlcore.layers import Layer
 
 
@@ -32,11 +32,10 @@ class SimpleRNN(Layer):
     ) -> None:
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.units = checks.integer("units", units, 1)
-        if not callable(activation):
-            raise TypeError(f"activation: expected a class such as Tanh, got {activation!r}")
-        self.activation = activation()
+        self.activation = made(activation)
         self.initializer = initializers.get(initializer)
-        self.recurrent_initializer = initializers.get(recurrent_initializer)
+        name = "recurrent_initializer"
+        self.recurrent_initializer = initializers.get(recurrent_initializer, name)
         self.shapes = {"W": (fan_in, units), "U": (units, units), "b": (1, units)}
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -23,12 +23,7 @@ import numpy as np
 from dlcore import checks
 from dlcore.checks import Checked, checked
 
-
-def _callable(name: str, value: Any) -> Any:
-    good = callable(value) and not isinstance(value, type)
-    due = "a schedule such as cosine() or a function of (step, steps)"
-    checks.expect(good, name, due, repr(value), TypeError)
-    return value
+_DUE = "a schedule such as cosine() or a function of (step, steps)"
 
 
 def _length(name: str, value: Any) -> float:
@@ -38,7 +33,9 @@ def _length(name: str, value: Any) -> float:
 
 
 def _each(name: str, values: Any, check: Callable, *limits: Any) -> tuple:
-    return tuple(check(name, value, *limits) for value in values)
+    return tuple(
+        check(name, v, *limits) for v in checks.instance(name, values, (tuple, list), "a sequence")
+    )
 
 
 class Schedule(Checked):
@@ -54,6 +51,10 @@ class Schedule(Checked):
 
     def record(self, valid_loss: Any) -> None:
         """Take note of the validation losses at a record of ``fit``."""
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return the live arrays that ``record`` changes in place, for a checkpoint."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class warmup(Schedule):
     """
 
     length: float = checked(_length, default=0.1)
-    then: Callable[[int, int], Any] = checked(_callable, default=constant())  # noqa: RUF009
+    then: Callable[[int, int], Any] = checked(checks.function, _DUE, default=constant())  # noqa: RUF009
 
     def __call__(self, step: int, steps: int) -> Any:
         s = _steps(self.length, steps)
@@ -184,6 +185,9 @@ class warmup(Schedule):
     def record(self, valid_loss: Any) -> None:
         if isinstance(self.then, Schedule):
             self.then.record(valid_loss)
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return self.then.memory() if isinstance(self.then, Schedule) else {}
 
 
 @dataclass(frozen=True)
@@ -216,20 +220,23 @@ class _Plateau(Schedule):
         self.bad, self.rest = np.zeros(replicas, int), np.zeros(replicas, int)
 
     def __call__(self, step: int, steps: int) -> np.ndarray:
-        return self.factors
+        return self.factors.copy()
 
     def record(self, valid_loss: Any) -> None:
         own, loss = self.settings, np.reshape(valid_loss, self.best.shape)
         if np.isnan(loss).any():
-            raise ValueError("schedule: ReduceOnPlateau needs validation data, got none")
+            raise ValueError("schedule: expected validation data for ReduceOnPlateau, got none")
         better = loss < self.best * (1 - own.threshold)
-        self.best = np.where(better, loss, self.best)
-        self.bad = np.where(better | (self.rest > 0), 0, self.bad + 1)
-        self.rest = np.maximum(self.rest - 1, 0)
+        np.copyto(self.best, loss, where=better)
+        self.bad[...] = np.where(better | (self.rest > 0), 0, self.bad + 1)
+        np.maximum(self.rest - 1, 0, out=self.rest)
         late = self.bad > own.patience
         lower = np.minimum(self.factors, np.maximum(self.factors * own.factor, own.end))
-        self.factors = np.where(late, lower, self.factors)
+        np.copyto(self.factors, lower, where=late)
         self.rest[late], self.bad[late] = own.cooldown, 0
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return {name: vars(self)[name] for name in ("factors", "best", "bad", "rest")}
 
 
 class _Function(Schedule):
@@ -247,7 +254,7 @@ def begin(schedule: Callable[[int, int], Any] | None, replicas: int) -> Schedule
 
     Raises ``TypeError`` for anything else.
     """
-    made = constant() if schedule is None else _callable("schedule", schedule)
+    made = constant() if schedule is None else checks.function("schedule", schedule, _DUE)
     return made.begin(replicas) if isinstance(made, Schedule) else _Function(made)
 
 

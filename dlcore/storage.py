@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
@@ -23,7 +24,8 @@ def save(network: Any, path: str | os.PathLike[str]) -> None:
     arrays = {name: np.ascontiguousarray(to_numpy(a)) for name, a in network.arrays().items()}
     about = {"format": FORMAT, **_expected(network), "seeds": json.dumps(network.streams.seeds)}
     about["sha256"] = _digest(arrays, about)
-    _write(Path(path), safetensors.numpy.save(arrays, about))
+    with replacing(Path(path)) as file:
+        file.write(safetensors.numpy.save(arrays, about))
 
 
 def load(network: Any, path: str | os.PathLike[str]) -> None:
@@ -35,7 +37,7 @@ def load(network: Any, path: str | os.PathLike[str]) -> None:
     version = about.get("format")
     checks.expect(version == FORMAT, str(path), f"format {FORMAT!r}", repr(version))
     if about.get("sha256") != _digest(arrays, about):
-        raise ValueError(f"{path}: the file is damaged, its contents do not match its checksum")
+        raise ValueError(f"{path}: expected contents that fit the checksum, got a damaged file")
     for key, expected in _expected(network).items():
         found = about.get(key)
         checks.expect(found == expected, str(path), f"{key} {expected}", found)
@@ -97,15 +99,20 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return arrays, header.get("__metadata__", {})
     except Exception as error:  # the parser raises types of its own, and what damage leads to
-        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+        due, came = "a safetensors file", f"another or damaged one ({error})"
+        raise ValueError(f"{path}: expected {due}, got {came}") from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the file, wait for the disk, rename: at any moment the old file or the new one."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` that takes its place after the ``with`` block, if nothing fails.
+
+    It is on the disk before it is renamed: at any moment there is the old file or the new one.
+    """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open(beside, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

@@ -29,7 +29,7 @@ def cached(network: Network, data: Data) -> tuple[Network, Data]:
     >>> len(upper.layers), outputs[1].x_train.shape
     (1, (100, 20))
     """
-    k = _boundary(network)
+    k = _boundary(checks.instance("network", network, Network))
     sets, streams = sets_of(network, data), network.streams
     first = [streams.seeds.index(seed) for seed in streams.unique]
     alike = _check_replicas(network, k, first)
