@@ -304,7 +304,7 @@ class Distortion(checks.Checked):
         super().__post_init__()
         ends = [checks.integer("padding", p, 0) for p in np.atleast_1d(self.padding).tolist()]
         rising = len(ends) == 2 and ends[0] <= ends[1]
-        checks.expect(rising, "padding", "two numbers, 0 ≤ low ≤ high", self.padding)
+        checks.expect(rising, "padding", "0 ≤ low ≤ high", self.padding)
 
 
 def _blur(noise: Array) -> Array:

@@ -62,7 +62,8 @@ def bands(
     """Draw the mean over ``seed`` against dimension ``x``, one line and band per ``hue``.
 
     ``log`` takes geometric means and a logarithmic axis. ``runs`` draws every seed thinly instead of
-    the band. Lines differ in colour and marker, or are labelled by ``labels``.
+    the band. Lines differ in colour and marker, or are labelled by ``labels``, one per line. Raises
+    ``ValueError`` for dimensions that are not there, or another number of labels.
     """
     _with_dims("data", data, x, "seed", *([hue] if hue else []))
     groups = data[hue].values if hue else [None]

@@ -40,8 +40,9 @@ def relative_update(network: Network, before: Any) -> dict[str, Any]:
 
     ``before`` holds the parameters before it, flat as ``network.parameters``.
     """
-    due, own = "parameters of shape", checks.instance("network", network, Network).parameters
-    checks.expect(np.shape(before) == own.shape, "before", f"{due} {own.shape}", np.shape(before))
+    due = checks.instance("network", network, Network).parameters.shape
+    came = getattr(before, "shape", None)
+    checks.expect(came == due, "before", f"parameters of shape {due}", came)
     xp, ratios = network.backend.xp, []
     pairs = zip(_weights(network, network.parameters), _weights(network, before), strict=True)
     for new, old in pairs:

@@ -422,9 +422,8 @@ def _median(x: np.ndarray, level: float) -> Interval:
     k = int(stats.binom.ppf(tail, n, 0.5))
     k += bool(stats.binom.cdf(k, n, 0.5) <= tail)  # ppf is the first k with cdf >= tail
     if k < 1:
-        raise ValueError(
-            f"a and b: expected more values for a median at level {level:.6g}, got {n}"
-        )
+        due = f"more than {n} values for a median at level {level:.6g}"
+        raise ValueError(f"a and b: expected {due}, got {n}")
     ordered = np.sort(x)
     return Interval(float(np.median(x)), float(ordered[k - 1]), float(ordered[n - k]), n, level)
 

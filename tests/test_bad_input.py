@@ -221,6 +221,7 @@ RIGHT = {
     dl.fit: lambda: dict(network=net(), **FIT),
     dl.evaluate: lambda: dict(network=net(), data=DATA, part="test", loss=SQUARED),
     dl.cached: lambda: dict(network=frozen(0), data=DATA),
+    dl.Checkpoint: lambda: dict(path="run", seconds=1.0),
     dl.lr_grid: lambda: dict(centre=0.1, steps_each_side=2, factor=10),
     dl.setup: lambda: dict(full=FULL, quick=QUICK),
     dl.sweep: lambda: dict(SWEEP),
@@ -760,6 +761,7 @@ WRONG = {
         *[("augment", v, T, "a function of two arguments") for v in ("shift", au.shift, 0.5)],
         ("augment", au.rotate(10), V, "images (..., batch, height, width, channels)", "(2, 60, 6)", "x"),
         ("early_stopping", 5, T, "EarlyStopping(...)"),
+        *[("checkpoint", v, T, "a path or Checkpoint(path)") for v in (3, True, [])],
         ("early_stopping", dl.EarlyStopping, T, "EarlyStopping(...)"),
         *[("probe", v, T, "a function of two arguments") for v in ("gradient_rms", [len])],
     ],
@@ -779,6 +781,10 @@ WRONG = {
         ("network", net(), V, "frozen layers below the first one that learns", "none"),
         ("network", frozen(0, 2), V, "a layer that learns", "frozen"),
         *NO_DATA,
+    ],
+    dl.Checkpoint: [
+        *[("path", v, T, "a path or Checkpoint(path)", repr(v), "checkpoint") for v in (3, None)],
+        *numbers("seconds", RATE, -1),
     ],
     dl.lr_grid: [
         *numbers("centre", POSITIVE, 0, -0.1),
@@ -820,6 +826,7 @@ WRONG = {
         ("seeds", None, T, WHOLE),
         ("backend", "torch", V, "'auto', 'numpy' or 'cupy'"),
         ("executor", "threads", T, "an Executor"),
+        *[("checkpoint", v, T, "a path or Checkpoint(path)") for v in (3, True, [])],
         ("executor", 4, T, "an Executor"),
         *wholes("shard", 1),
         ("test", "yes", T, "a bool"),
@@ -832,10 +839,10 @@ WRONG = {
     ],
     probes.relative_update: [
         *NO_NETWORK,
-        ("before", None, V, "parameters of shape", "()"),
+        ("before", None, V, "parameters of shape", "None"),
         ("before", np.zeros(5), V, "parameters of shape (106,)", "(5,)"),
     ],
-    probes.learning: [*NO_NETWORK, ("before", None, V, "parameters of shape", "()")],
+    probes.learning: [*NO_NETWORK, ("before", None, V, "parameters of shape", "None")],
     probes.signals: [
         *NO_NETWORK,
         ("network", net([dl.Tanh()]), V, "a layer with weights W", "none"),
@@ -933,7 +940,7 @@ WRONG = {
         ("b", np.ones(3), V, "one shape", "(3,)", "a and b"),
         ("a", replaced(np.ones(8), NAN), V, "finite numbers", "1 NaN"),
         *LEVEL,
-        ("level", 0.9999, V, "more values for a median at level 0.9999", "8", "a and b"),
+        ("level", 0.9999, V, "more than 8 values for a median at level 0.9999", "8", "a and b"),
     ],
     st.wilson: [
         *numbers("successes", "a number in [0, 10]", -1, 11),
