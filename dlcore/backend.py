@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from dlcore import checks
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -70,8 +72,7 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
         raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
     kind = kinds[0]
     asked = os.environ.get("DLCORE_BACKEND", "auto") if name == "auto" else name
-    if asked not in ("auto", "numpy", "cupy"):
-        raise ValueError(f"backend: expected 'auto', 'numpy' or 'cupy', got {asked!r}")
+    checks.choice("backend", asked, "auto", "numpy", "cupy")
     if asked == "numpy":
         return Backend("numpy", np, kind)
     try:

@@ -56,6 +56,13 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], due: str = ""
     return value
 
 
+def choice(name: str, value: Any, *known: Any) -> Any:
+    """Return ``value``, one of those ``known``; ``ValueError`` for any other."""
+    due = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+    expect(value in known, name, due, repr(value))
+    return value
+
+
 def function(name: str, value: Any, due: str = "a function") -> Any:
     """Return ``value``, which can be called and is no class (``TypeError``); ``due``: what to expect."""
     expect(callable(value) and not isinstance(value, type), name, due, repr(value), TypeError)

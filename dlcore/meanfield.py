@@ -42,10 +42,9 @@ def variance(activation: Activation, q: float, sigma_w: float, sigma_b: float = 
 
     ``sigma_b`` = 0 unless given.
     """
-    phi, bias = _instance(activation), checks.real("sigma_b", sigma_b, 0) ** 2
-    return (
-        checks.real("sigma_w", sigma_w, 0) ** 2 * expectation(lambda z: phi.value(z) ** 2, q) + bias
-    )
+    phi, b = _instance(activation), checks.real("sigma_b", sigma_b, 0)
+    squared = expectation(lambda z: phi.value(z) ** 2, q)
+    return checks.real("sigma_w", sigma_w, 0) ** 2 * squared + b**2
 
 
 def chi(activation: Activation, q: float, sigma_w: float) -> float:

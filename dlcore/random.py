@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,8 @@ def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
     The same arguments always give the same numbers, whatever was drawn before; other arguments give
     independent ones (``SeedSequence`` of seed, a checksum of ``purpose``, and ``index``).
     """
-    key = [
-        checks.integer("seed", seed, 0),
-        zlib.crc32(checks.instance("purpose", purpose, str).encode()),
-    ]
+    checks.instance("purpose", purpose, str)
+    key = [checks.integer("seed", seed, 0), zlib.crc32(purpose.encode())]
     key += [checks.integer("index", i, 0) for i in index]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
@@ -36,7 +34,7 @@ class Streams:
 
     def __init__(self, seeds: int | Sequence[int]) -> None:
         if np.iterable(seeds) and not isinstance(seeds, (str, set, dict)):
-            given = list(cast("Sequence[int]", seeds))
+            given = list(seeds)  # type: ignore[arg-type]
             checks.expect(given, "seeds", "at least one seed", "none")
             self.shape: tuple[int, ...] = (len(given),)
             self.seeds = tuple(checks.integer("seeds", s, 0) for s in given)

@@ -316,8 +316,7 @@ def verdict(
         if d is not None
     }
     checks.expect(len(threshold) == 1, ", ".join(rules), "exactly one of them", threshold)
-    sizes = ("quick", "full", "large")
-    checks.expect(size in sizes, "size", "quick, full or large", repr(size))
+    checks.choice("size", size, "quick", "full", "large")
     conditions = effect if isinstance(effect, Mapping) else {}
     if not conditions and (joint or isinstance(effect, Mapping)):
         raise ValueError(f"effect: expected a mapping with at least one condition, got {effect!r}")

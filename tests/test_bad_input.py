@@ -112,6 +112,7 @@ RIGHT = {
     checks.real: lambda: dict(name="a", value=0.5, low=0, high=1, ends="[]"),
     checks.per_replica: lambda: dict(name="lr", value=[0.1, 0.2], replicas=2),
     checks.instance: lambda: dict(name="test", value=True, kind=bool, due="a truth value"),
+    checks.choice: lambda: dict(name="part", value="test", known=("train", "test")),
     checks.function: lambda: dict(name="probe", value=len, due="a probe"),
     # activations, layers, losses
     dl.LeakyReLU: lambda: dict(alpha=0.1),
@@ -400,6 +401,7 @@ WRONG = {
     ],
     checks.per_replica: [("value", [1, 2, 3], V, "2 numbers (one per replica)", "(3,)", "lr")],
     checks.instance: [("value", v, T, "a truth value", repr(v), "test") for v in (1, "yes", None)],
+    checks.choice: [("value", v, V, "'train' or 'test'", repr(v), "part") for v in ("dev", 0)],
     checks.function: [("value", v, T, "a probe", repr(v), "probe") for v in ("len", int, None)],
     dl.LeakyReLU: numbers("alpha", "a number in [0, 1]", 1.5, -0.1),
     dl.ELU: numbers("alpha", RATE, -1),
@@ -986,7 +988,7 @@ WRONG = {
         ("within", 0, V, "a number in (0, inf)"),
         *wholes("comparisons", 1),
         ("joint", True, V, "a mapping with at least one condition", "[1.0, 2.0, 3.0]", "effect"),
-        ("size", "small", V, "quick, full or large"),
+        ("size", "small", V, "'quick', 'full' or 'large'"),
     ],
 }  # fmt: skip
 
@@ -1019,6 +1021,7 @@ NO_ARGUMENT = {
     "checks.per_replica": "name replicas",
     "checks.instance": "name kind due",
     "checks.function": "name due",
+    "checks.choice": "name known",
     "initializers.get": "name",
     "datasets.Dataset": "name",
     "schedules.begin": "replicas",
@@ -1060,7 +1063,7 @@ MESSAGE = re.compile(r"(?P<named>.+?): expected (?P<expected>.+), got (?P<came>.
 
 def call(target, arguments):
     """Call with positional ``index`` or ``steps`` where the signature has them, else by name."""
-    for star in {"index", "steps"} & set(arguments):
+    for star in {"index", "steps", "known"} & set(arguments):
         if inspect.signature(target).parameters[star].kind is inspect.Parameter.VAR_POSITIONAL:
             named = [v for k, v in arguments.items() if k != star]
             return target(*named, *arguments[star])
