@@ -3,10 +3,12 @@
 import inspect
 import itertools
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,19 +16,20 @@ import numpy as np
 import xarray as xr
 
 from dlcore import backend as backends
-from dlcore import checks
+from dlcore import checkpoints, checks
 from dlcore.batches import per_seed
+from dlcore.checkpoints import Checkpoint
 from dlcore.datasets import Dataset
 from dlcore.layers import Layer
 from dlcore.network import Network
 from dlcore.random import Streams
-from dlcore.training import Data, evaluate, fit
+from dlcore.training import CURVES, Data, evaluate, fit
 
 #: Settings that differ between replicas of one shard; all others make shards of their own.
 PER_REPLICA = ("lr", "weight_decay")
 #: Replicas per shard at most: 10 small nets keep the cache (74 GFLOP/s; 39 with 20, 58 with 5, two cores).
 SHARD = 10
-_FIT = set(inspect.signature(fit).parameters) - {"network", "data"}
+_FIT = set(inspect.signature(fit).parameters) - {"network", "data", "checkpoint"}
 
 
 def lr_grid(centre: float, steps_each_side: int, factor: float = 10**0.5) -> list[float]:
@@ -51,8 +54,9 @@ def setup(**sizes: Mapping[str, Any]) -> SimpleNamespace:
     """
     size = os.environ.get("DLCORE_SIZE", "full")
     checks.expect(size in sizes, "DLCORE_SIZE", f"one of {sorted(sizes)}", repr(size))
-    if any(set(numbers) != set(sizes[size]) for numbers in sizes.values()):
-        raise ValueError("sizes: expected the same names in each size")
+    names = [sorted(checks.instance(k, v, Mapping)) for k, v in sizes.items()]
+    same = all(n == names[0] for n in names)
+    checks.expect(same, "sizes", "the same names in each size", names)
     moved = os.environ.get("DLCORE_SEED", "0")
     checks.expect(moved.isdecimal(), "DLCORE_SEED", "an integer >= 0", repr(moved))
     base = 10_000 * int(moved)
@@ -77,27 +81,44 @@ class Shard:
     backend: backends.Backend
     fit: Mapping[str, Any]
     test: bool
+    kept: Checkpoint | None = None
 
-    def run(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-        """Train and return ``name -> (dimensions after the replica's, array)``."""
-        layers = self.network(**self.options)
-        net = Network(layers, self.seeds, self.backend)
-        history = fit(net, self.data, **self.fit)
-        curves = ("train_loss", "valid_loss", "valid_accuracy")
-        found: dict[str, Any] = {name: (("epoch",), getattr(history, name)) for name in curves}
-        for name in ("diverged", "best_epoch", "stopped_epoch"):
-            if (values := getattr(history, name)) is not None:
-                found[name] = ((), values)
-        for name in ("epoch", "step"):
-            values = np.broadcast_to(getattr(history, name), history.train_loss.shape)
-            found[f"_{name}"] = (("epoch",), values)
-        for name, values in history.probes.items():
-            found[name] = (("epoch", "layer"), values)
-        if self.test:
-            loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
-            chance = 1 / per_seed(self.data, self.seeds)[self.seeds[0]].classes
-            found["test_loss"] = ((), np.where(history.diverged, np.inf, loss))
-            found["test_accuracy"] = ((), np.where(history.diverged, chance, accuracy))
+    def keeping(self, habits: Checkpoint, known: dict) -> "Shard":
+        """Return a copy that keeps its state and result in a folder, named by its fingerprint."""
+        path = Path(habits.path).absolute() / checkpoints.fingerprint(self, known)
+        return replace(self, kept=replace(habits, path=path))
+
+    def found(self) -> dict[str, np.ndarray] | None:
+        """Return the result of an earlier run, None where there is none."""
+        if self.kept is None:
+            return None
+        path = Path(self.kept.path)
+        return checkpoints.read(path.with_suffix(".npz"), {"shard": path.name})
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Train, unless an earlier run has, and return arrays by name, replicas first."""
+        if (found := self.found()) is not None:
+            return found
+        path = self.kept and Path(self.kept.path)
+        state = path and replace(self.kept, path=path.with_suffix(".fit.npz"))
+        with backends.one_blas_thread():
+            net = Network(self.network(**self.options), self.seeds, self.backend)
+            history = fit(net, self.data, **self.fit, checkpoint=state)
+            names = ("diverged", "best_epoch", "stopped_epoch")
+            found = {name: getattr(history, name) for name in (*CURVES, *names)}
+            found = {name: a for name, a in found.items() if a is not None} | history.probes
+            for name in ("epoch", "step"):
+                found[f"_{name}"] = np.broadcast_to(
+                    getattr(history, name), found["train_loss"].shape
+                )
+            if self.test:
+                loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
+                chance = 1 / per_seed(self.data, self.seeds)[self.seeds[0]].classes
+                found["test_loss"] = np.where(history.diverged, np.inf, loss)
+                found["test_accuracy"] = np.where(history.diverged, chance, accuracy)
+        if path:
+            checkpoints.write(path.with_suffix(".npz"), {"shard": path.name}, found)
+            path.with_suffix(".fit.npz").unlink(missing_ok=True)
         return found
 
 
@@ -108,6 +129,7 @@ def sweep(
     seeds: int | Sequence[int],
     backend: str | backends.Backend = "auto",
     executor: Executor | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     shard: int = SHARD,
     test: bool = False,
     **settings: Any,
@@ -123,6 +145,8 @@ def sweep(
     Settings with other shapes or optimizers train in shards of at most ``shard`` replicas, on a pool
     of one thread per core (NumPy) or one after another (GPU, or where threads are missing); any
     ``concurrent.futures.Executor`` can be given as ``executor``. The results do not depend on it.
+    ``checkpoint``, a folder that all workers share or a ``Checkpoint`` of one, keeps results and states:
+    after a crash the same call trains only what is missing. Other calls may use the folder too.
     ``backend`` is a name (default ``"auto"``) or a ``Backend``. Curves that are shorter, or nets with
     fewer layers, are filled with NaN at the end of their dimension.
     """
@@ -130,6 +154,11 @@ def sweep(
     _check(network, settings)
     chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
     fixed = {k: v for k, v in settings.items() if k not in chosen}
+    for name in set(PER_REPLICA) & set(fixed):  # shards would cut one value per replica
+        due, plain = "a number, or a list to sweep over", np.ndim(fixed[name]) == 0
+        checks.expect(plain, name, due, repr(fixed[name]), TypeError)
+    checks.instance("executor", executor, (Executor, type(None)), "an Executor")
+    checks.instance("test", test, bool)
     chip = backends.get_backend(backend)
     held = data if isinstance(data, Dataset) else per_seed(data, seeds)
     outer = {k: v for k, v in chosen.items() if k not in PER_REPLICA}
@@ -147,25 +176,51 @@ def sweep(
             fit_own = {k: v for k, v in merged.items() if k in _FIT}
             net_own = {k: v for k, v in merged.items() if k not in _FIT}
             shards.append(Shard(network, net_own, mine, names, chip, fit_own, test))
-    results = list(_map(shards, executor, chip))
+    if checkpoint is not None:
+        habits, known = checkpoints.begin(checkpoint, folder=True), {}
+        shards = [one.keeping(habits, known) for one in shards]
+    found = [one.found() for one in shards]
+    made = iter(_map([s for s, f in zip(shards, found, strict=True) if f is None], executor, chip))
+    results = [next(made) if f is None else f for f in found]
     return _assemble(results, outer, inner, seeds, tuple(chosen), -(-len(lanes) // size))
 
 
 def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend) -> Iterable[dict]:
     if executor is not None:
-        return list(executor.map(Shard.run, shards))
+        try:
+            return list(executor.map(Shard.run, shards))
+        except Exception as error:
+            _explain(error, shards)
+            raise
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if chip.name != "numpy" or sys.platform == "emscripten" or min(cores, len(shards)) == 1:
         return [shard.run() for shard in shards]
-    with ThreadPoolExecutor(cores) as pool, backends.one_blas_thread():
+    with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(Shard.run, shards))
 
 
+def _explain(error: Exception, shards: list[Shard]) -> None:
+    """Say what other processes cannot be sent, where that is what went wrong."""
+    if isinstance(error, BrokenExecutor):
+        error.add_note(
+            "A worker process ended: killed, out of memory, or it could not import a function or class "
+            "that a notebook defines. Define it in a module, or use an executor of dask.distributed."
+        )
+    if "pickle" not in str(error) and "local object" not in str(error):
+        return
+    for shard in shards:
+        for name, value in {"network": shard.network, **shard.options, **shard.fit}.items():
+            try:
+                pickle.dumps(value)
+            except Exception:
+                due = "what can be sent to another process, such as mlp(...) or a module's function"
+                raise TypeError(f"{name}: expected {due}, got {value!r}") from error
+
+
 def _check(network: Any, settings: Mapping[str, Any]) -> None:
-    due = "a function that makes layers"
-    checks.expect(callable(network), "network", due, repr(network), TypeError)
+    checks.function("network", network, "a function that makes layers")
     known = set(inspect.signature(network).parameters) | _FIT
     unknown = sorted(set(settings) - known)
     checks.expect(not unknown, "settings", f"names among {sorted(known)}", unknown, TypeError)
@@ -200,9 +255,10 @@ def _assemble(results, outer, inner, seeds, order, per_group) -> xr.Dataset:
     shape = [len(v) for v in (*outer.values(), *inner.values())] + [len(seeds)]
     dims = (*outer, *inner, "seed")
     variables = {}
-    for name, (extra, _) in results[0].items():
-        parts = [np.concatenate([shard[name][1] for shard in group]) for group in groups]
-        joined = np.stack(_padded(parts))
+    for name in results[0]:
+        parts = [np.concatenate([shard[name] for shard in group]) for group in groups]
+        joined = _stacked(parts)
+        extra = ("epoch", "layer")[: joined.ndim - 2]
         variables[name] = ((*dims, *extra), joined.reshape(*shape, *joined.shape[2:]))
     found = xr.Dataset(variables)
     labels = {k: list(v) for k, v in (outer | inner).items()} | {"seed": list(seeds)}
@@ -215,13 +271,12 @@ def _assemble(results, outer, inner, seeds, order, per_group) -> xr.Dataset:
     return found.transpose(*order, "seed", ...)
 
 
-def _padded(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Fill trailing axes with NaN up to the longest."""
-    longest = np.max([p.shape for p in parts], axis=0)
-    if all(p.shape == tuple(longest) for p in parts):
-        return parts
-    grow = [[(0, n - m) for n, m in zip(longest, p.shape, strict=True)] for p in parts]
-    return [
-        np.pad(p.astype(np.float64), g, constant_values=np.nan)
-        for p, g in zip(parts, grow, strict=True)
-    ]
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """Stack arrays, filled with NaN at the end of their axes up to the longest."""
+    longest = np.max([part.shape for part in parts], axis=0)
+    if all(part.shape == tuple(longest) for part in parts):
+        return np.stack(parts)
+    joined = np.full((len(parts), *longest), np.nan)
+    for whole, part in zip(joined, parts, strict=True):
+        whole[tuple(map(slice, part.shape))] = part
+    return joined

@@ -59,6 +59,7 @@ def _scaled(distribution: str, variance: Callable[[int, int], float]) -> Callabl
         return draw(rng, shape)
 
     initializer.__doc__ = variance.__doc__
+    initializer.__name__ = initializer.__qualname__ = f"{variance.__name__[1:]}_{distribution}"
     return initializer
 
 

@@ -40,6 +40,10 @@ class Layer:
 
         def __setattr__(self, name: str, value: Any) -> None: ...
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave NumPy out, the class's own ``xp``: a module cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if value is not np}
+
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return initial parameters by name, drawn on the host."""
         return {}

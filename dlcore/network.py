@@ -73,6 +73,14 @@ class Network:
         self.initialize()
         self.start_epoch(0)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a copied or pickled state, and make the layers' arrays views again."""
+        vars(self).update(state)
+        kept = self.arrays()
+        self._attach()
+        for name, a in self.arrays().items():
+            a[...] = kept[name]
+
     @property
     def replicas(self) -> int:
         """Number of replicas (1 for a plain network)."""
@@ -286,8 +294,7 @@ def mlp_layers(
     """
     if len(sizes) < 2:
         raise ValueError(f"sizes: expected inputs, hidden widths and outputs, got {list(sizes)}")
-    if batch_norm not in (False, "before", "after"):
-        raise ValueError(f"batch_norm: expected 'before', 'after' or False, got {batch_norm!r}")
+    checks.choice("batch_norm", batch_norm, "before", "after", False)
     for name, rate in (("dropout", dropout), ("input_dropout", input_dropout)):
         checks.real(name, rate, 0, 1, "[)")
     layers: list[Layer] = [Dropout(input_dropout)] if input_dropout else []

@@ -116,6 +116,9 @@ class clip_by_value(Checked):
         network.backend.xp.clip(g, -self.limit, self.limit, out=g)
 
 
+MONITORS = ("valid_loss", "train_loss", "valid_accuracy")
+
+
 @dataclass(frozen=True)
 class EarlyStopping(Checked):
     """Stop a replica that has not improved, and give it its best weights back (Prechelt 1998).
@@ -129,13 +132,7 @@ class EarlyStopping(Checked):
 
     patience: int = checked(checks.integer, 1)
     min_delta: float = checked(checks.real, 0, default=0.0)
-    monitor: str = "valid_loss"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = self.monitor in ("valid_loss", "train_loss", "valid_accuracy")
-        due = "'valid_loss', 'train_loss' or 'valid_accuracy'"
-        checks.expect(known, "monitor", due, repr(self.monitor))
+    monitor: str = checked(checks.choice, *MONITORS, default="valid_loss")
 
     def begin(self, network: Network) -> Watch:
         """Return what one run remembers."""
@@ -161,12 +158,17 @@ class Watch:
         value = np.reshape(values[self.rule.monitor], -1)
         value = -value if self.rule.monitor == "valid_accuracy" else value
         better = (value < self.best - self.rule.min_delta) & ~self.stopped
-        self.best = np.where(better, value, self.best)
+        np.copyto(self.best, value, where=better)
         self.best_epoch[better] = epoch
         self.stopped_epoch[~self.stopped] = epoch
         self.stopped |= epoch - self.best_epoch >= self.rule.patience
         if better.any():
             self._copy(self.network.arrays(), self.kept, better)
+
+    def memory(self) -> dict[str, Any]:
+        """Return the live arrays that ``record`` changes in place."""
+        host = {n: vars(self)[n] for n in ("best", "best_epoch", "stopped_epoch", "stopped")}
+        return host | {f"kept {name}": a for name, a in self.kept.items()}
 
     def restore(self, replicas: np.ndarray) -> None:
         """Give replicas (a host mask) their best weights back."""

@@ -1,0 +1,204 @@
+"""Checkpoints: what a run needs to go on where it was killed, in files that are whole or not there.
+
+A file is an ``.npz`` archive of plain arrays (nothing is pickled, every array has a checksum) with a
+fingerprint of each setting. A file of other settings, other data or another dlcore is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import hashlib
+import json
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlcore import checks, storage
+
+#: Version of the file format; a file of another one is refused.
+FORMAT = "dlcore checkpoint 1"
+_ADVICE = "move it away or name another file, and the run starts from its beginning"
+
+
+@dataclass(frozen=True)
+class Checkpoint(checks.Checked):
+    """Where a run keeps its state, and how often: ``Checkpoint("run.npz", seconds=60)``.
+
+    ``path`` is a file for ``fit`` and a folder for ``sweep``; folders are made. The state is written at
+    the end of the first epoch after ``seconds`` (default 10; 0: of every epoch), and at the end of the
+    run. Raises ``TypeError`` or ``ValueError`` for others.
+    """
+
+    path: str | os.PathLike[str]
+    seconds: float = checks.checked(checks.real, 0, default=10.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        good, due = isinstance(self.path, (str, os.PathLike)), "a path or Checkpoint(path)"
+        checks.expect(good, "checkpoint", due, repr(self.path), TypeError)
+
+
+def begin(checkpoint: Any, folder: bool = False) -> Checkpoint:
+    """Return the ``Checkpoint`` that a path stands for, or a ``Checkpoint``; its folder is made.
+
+    Raises ``ValueError`` for a folder in place of a file (by default), or the other way round.
+    """
+    made = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    path = Path(made.path).absolute()
+    due, other = ("a folder", path.is_file()) if folder else ("a file", path.is_dir())
+    checks.expect(not other, "checkpoint", due, f"another thing, {path}")
+    (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
+    return replace(made, path=path)
+
+
+class Keeper:
+    """The file of one run: ``read`` at its start, written as it goes on.
+
+    ``checkpoint`` is a path or a ``Checkpoint``. ``settings`` maps names to anything: the file must
+    have been written with equal ones.
+    """
+
+    def __init__(self, checkpoint: Any, settings: Mapping[str, Any]) -> None:
+        made = begin(checkpoint)
+        self.path, self.seconds = Path(made.path), made.seconds
+        for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):
+            with contextlib.suppress(FileNotFoundError):  # of a killed run: no write takes an hour
+                if time.time() - left.stat().st_mtime > 3600:
+                    left.unlink()
+        self.settings = {name: fingerprint(value) for name, value in settings.items()}
+        self.last = time.monotonic()
+
+    def read(self) -> dict[str, np.ndarray] | None:
+        """Return what the file holds (see ``read``)."""
+        return read(self.path, self.settings)
+
+    def write(self, arrays: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
+        """Write ``arrays()`` if it is time to; in any case with ``now`` (default False)."""
+        if now or time.monotonic() - self.last >= self.seconds:
+            write(self.path, self.settings, arrays())
+            self.last = time.monotonic()
+
+
+def write(path: Path, settings: Mapping[str, str], arrays: Mapping[str, Any]) -> None:
+    """Write arrays by name, whole or not at all.
+
+    Raises ``TypeError`` for an array of Python objects.
+    """
+    hosted = [a.get() if hasattr(a, "get") else np.asarray(a) for a in arrays.values()]
+    for name, a in zip(arrays, hosted, strict=True):
+        due = "numbers to keep"
+        checks.expect(not a.dtype.hasobject, name, due, "Python objects", TypeError)
+    about = {"format": FORMAT, "settings": settings | _here(), "names": list(arrays)}
+    with storage.replacing(path) as file:
+        np.savez(file, np.frombuffer(json.dumps(about).encode(), np.uint8), *hosted)
+
+
+def read(path: Path, settings: Mapping[str, str]) -> dict[str, np.ndarray] | None:
+    """Return what ``write`` has written with these settings, None where there is no file.
+
+    Raises ``ValueError`` for a damaged file, one of another format, or one with other settings.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
+        about = json.loads(bytes(about))
+        found = dict(zip(about["names"], arrays, strict=True))
+        form, theirs = about["format"], about["settings"]
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # zip, NumPy and JSON have errors of their own
+        raise ValueError(f"{path}: no checkpoint, or a damaged one ({error}); {_ADVICE}") from error
+    checks.expect(form == FORMAT, str(path), f"format {FORMAT!r}", f"{form!r}; {_ADVICE}")
+    ours = settings | _here()
+    other = ", ".join(sorted(k for k in ours | theirs if ours.get(k) != theirs.get(k)))
+    got = f"that of a run with another {other}; {_ADVICE}"
+    checks.expect(not other, str(path), "the checkpoint of this run", got)
+    return found
+
+
+@functools.cache
+def _here() -> dict[str, str]:
+    """Return the fingerprint of dlcore's own code: another version may train to other bits."""
+    code = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(file.read_bytes())
+    return {"dlcore": code.hexdigest()[:32]}
+
+
+def fingerprint(value: Any, known: dict[int, tuple[str, Any]] | None = None) -> str:
+    """Return a digest of a value's content, the same in every process.
+
+    It covers arrays, containers, objects with what they hold, and functions with their code, defaults
+    and the variables around them that they read. What installed packages define counts by name.
+    ``known`` (default: empty) keeps what has been seen, for calls that share large values.
+    """
+    known = {} if known is None else known
+    if id(value) in known:
+        return known[id(value)][0]
+    known[id(value)] = "itself", value  # until its digest is known, for what contains itself
+    found = hashlib.sha256(f"{type(value).__module__}.{type(value).__qualname__}".encode())
+    if isinstance(value, (str, bytes, int, float, complex, np.generic, type(None))):
+        found.update(repr(value).encode())
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        found.update(f"{value.dtype} {value.shape}".encode())
+        found.update(value.tobytes())
+    else:
+        for part in _parts(value):
+            found.update(fingerprint(part, known).encode())
+    known[id(value)] = found.hexdigest()[:32], value
+    return known[id(value)][0]
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """Return what a value is made of."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(fingerprint, value))
+    if isinstance(value, (dict, types.MappingProxyType)):
+        return sorted(value.items(), key=lambda item: repr(item[0]))
+    if isinstance(value, types.CodeType):
+        return value.co_code, value.co_names, value.co_consts
+    if isinstance(value, (types.FunctionType, type)):
+        name = value.__module__, value.__qualname__
+        if _is_installed(value.__module__):
+            return name
+        if isinstance(value, type):
+            own = {k: v for k, v in vars(value).items() if k not in _EVERY_CLASS}
+            return *name, value.__bases__, own
+        return *name, value.__code__, value.__defaults__, value.__kwdefaults__, _around(value)
+    try:
+        return (value.__reduce_ex__(4),)
+    except Exception:  # a property, a module, a lock: what cannot be pickled raises as it likes
+        return [getattr(value, name, None) for name in ("__name__", "fget", "__wrapped__")]
+
+
+#: What a class has of its own without saying anything.
+_EVERY_CLASS = ("__dict__", "__weakref__", "__doc__", "__firstlineno__")
+
+
+def _around(function: types.FunctionType) -> dict[str, Any]:
+    """Return the variables outside a function that its code names."""
+    codes, names = [function.__code__], set()
+    for code in codes:
+        names |= set(code.co_names)
+        codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    found = {n: function.__globals__[n] for n in names if n in function.__globals__}
+    return found | {name: cell.cell_contents for name, cell in cells}
+
+
+def _is_installed(module: str | None) -> bool:
+    """Return whether a module belongs to Python, to dlcore or to an installed package."""
+    top = (module or "").partition(".")[0]
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    return top in ("dlcore", *sys.stdlib_module_names) or "-packages" in file
