@@ -543,7 +543,8 @@ def full(
     """
     known = f"one of {sorted(_FULL_MIRRORS)}"
     checks.expect(name in _FULL_MIRRORS, "name", known, repr(name))
-    _per_class("valid", valid, 10)  # before the download
+    key, _ = _key(seed, _SPLIT), _per_class("valid", valid, 10)  # before the download
+    checks.expect(28 % checks.integer("size", size, 1) == 0, "size", "a divisor of 28", size)
     pooch = _require("pooch", "pooch", "full()")
     folder = Path(pooch.os_cache("dlcore") if cache is None else cache) / name
     paths = [
@@ -551,7 +552,7 @@ def full(
         for file, sha256 in zip(_FULL_FILES, _FULL_SHA256[name], strict=True)
     ]
     x, y, x_test, y_test = map(_read_idx, paths)
-    (held,) = _balanced_rows(y, 10, {"valid": valid}, _key(seed, _SPLIT))
+    (held,) = _balanced_rows(y, 10, {"valid": valid}, key)
     rest = np.delete(np.arange(len(y)), held)
     x, x_test = x[..., None], x_test[..., None]
     data = Dataset(x[rest], y[rest], x[held], y[held], x_test, y_test, f"full_{name}", 10)

@@ -34,7 +34,7 @@ class Streams:
 
     def __init__(self, seeds: int | Sequence[int]) -> None:
         if np.iterable(seeds) and not isinstance(seeds, (str, set, dict)):
-            given = list(seeds)  # type: ignore[arg-type]
+            given = list(seeds)
             checks.expect(given, "seeds", "at least one seed", "none")
             self.shape: tuple[int, ...] = (len(given),)
             self.seeds = tuple(checks.integer("seeds", s, 0) for s in given)

@@ -1037,8 +1037,6 @@ NO_ARGUMENT = {
     "gradcheck.check_loss": "seed",
     "statistics.ratio": "median",
     "plots.bands": "ax log runs",
-    "plots.layers": "options",
-    "plots.lr_sensitivity": "options",
     "plots.trajectories": "ax",
     "statistics.verdict": "claim unit data",
 } | {

@@ -5,7 +5,7 @@ import pytest
 import small
 
 import dlcore as dl
-from dlcore import probes
+from dlcore import datasets, probes
 from dlcore.datasets import Dataset
 
 NUMPY = dl.get_backend("numpy")
@@ -115,6 +115,14 @@ def test_refused_data_set_leaves_the_old_one():
         with pytest.raises(ValueError, match="expected"):
             wrong()
     assert DATA.x_train.tobytes() == x
+
+
+@pytest.mark.parametrize("wrong", [dict(size=5), dict(size=0), dict(seed=-1), dict(valid=7)])
+def test_full_sets_are_refused_before_the_download(wrong, tmp_path):
+    (argument,) = wrong
+    with pytest.raises(ValueError, match=f"{argument}: expected"):
+        datasets.full("mnist", **wrong, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 # Bad numbers ----------------------------------------------------------------------------------
