@@ -165,6 +165,15 @@ def test_all_replicas_explode():
     assert np.isfinite(loss).all()
 
 
+def test_nan_that_arises_in_training_marks_the_replica():
+    """Data sets hold no NaN; one made on the way, say by an augmentation, is a divergence."""
+    network = net()
+    history = dl.fit(network, DATA, lr=0.01, epochs=2, augment=lambda x, noise: x * np.nan)
+    assert history.diverged.all()
+    assert np.isinf(history.train_loss).all()
+    assert not network.parameters.any()
+
+
 def test_exploding_run_in_a_sweep():
     runs = dl.sweep(
         BLUEPRINT,
