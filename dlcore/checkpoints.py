@@ -108,7 +108,7 @@ def read(path: Path, settings: Mapping[str, str]) -> dict[str, np.ndarray] | Non
     Raises ``ValueError`` for a damaged file, one of another format, or one with other settings.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             about, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
         about = json.loads(bytes(about))
         found = dict(zip(about["names"], arrays, strict=True))
@@ -160,11 +160,12 @@ def fingerprint(value: Any, known: dict[int, tuple[str, Any]] | None = None) -> 
 
 def _parts(value: Any) -> Iterable[Any]:
     """Return what a value is made of."""
-    if isinstance(value, (list, tuple)):
+    kind = type(value)
+    if kind in (list, tuple):
         return value
-    if isinstance(value, (set, frozenset)):
+    if kind in (set, frozenset):
         return sorted(map(fingerprint, value))
-    if isinstance(value, (dict, types.MappingProxyType)):
+    if kind in (dict, types.MappingProxyType):
         return sorted(value.items(), key=lambda item: repr(item[0]))
     if isinstance(value, types.CodeType):
         return value.co_code, value.co_names, value.co_consts
@@ -201,4 +202,5 @@ def _is_installed(module: str | None) -> bool:
     """Return whether a module belongs to Python, to dlcore or to an installed package."""
     top = (module or "").partition(".")[0]
     file = getattr(sys.modules.get(top), "__file__", None) or ""
-    return top in ("dlcore", *sys.stdlib_module_names) or "-packages" in file
+    known = top in ("dlcore", *sys.stdlib_module_names) or "-packages" in file
+    return known and top != "__main__"  # a notebook, or a script that an installed program runs
