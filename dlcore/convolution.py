@@ -26,15 +26,9 @@ class Conv2D(Layer):
     input_ndim = 4
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int | Sequence[int],
-        stride: int = 1,
-        padding: int | str = 0,
-        initializer: str | Callable = "he_normal",
-        bias: float = 0.0,
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel: int | Sequence[int], stride: int = 1,
+        padding: int | str = 0, initializer: str | Callable = "he_normal", bias: float = 0.0,
+    ) -> None:  # fmt: skip
         self.in_channels = checks.integer("in_channels", in_channels, 1)
         self.out_channels = checks.integer("out_channels", out_channels, 1)
         self.kernel = _pair("kernel", kernel)

@@ -356,16 +356,10 @@ def _stretched(templates: Array, padding: tuple[int, int]) -> Array:
 
 
 def mnist1d(
-    seed: int | None = None,
-    *,
-    train: int = 4000,
-    valid: int = 0,
-    test: int = 1000,
-    test_seed: int = 0,
-    templates: Array | None = None,
-    distortion: Distortion | None = None,
+    seed: int | None = None, *, train: int = 4000, valid: int = 0, test: int = 1000,
+    test_seed: int = 0, templates: Array | None = None, distortion: Distortion | None = None,
     shuffle_seed: int | None = None,
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """MNIST-1D: ten classes of distorted one-dimensional digits, 40 features.
 
     Without a seed: **the published set**, 4,000 + 1,000 examples in the published order. It is
@@ -519,13 +513,9 @@ _FULL_SHA256 = {name: tuple(entry["sha256"].values()) for name, entry in _FULL.i
 
 
 def full(
-    name: str = "mnist",
-    seed: int = 0,
-    *,
-    valid: int = 5000,
-    size: int = 28,
+    name: str = "mnist", seed: int = 0, *, valid: int = 5000, size: int = 28,
     cache: str | Path | None = None,
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """The whole of MNIST or Fashion-MNIST, downloaded on the first call (11 or 30 MB).
 
     60,000 images of the official training files, less a class-balanced validation part of `valid`

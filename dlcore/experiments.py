@@ -123,17 +123,11 @@ class Shard:
 
 
 def sweep(
-    network: Callable[..., list[Layer]],
-    data: Data,
-    *,
-    seeds: int | Sequence[int],
-    backend: str | backends.Backend = "auto",
-    executor: Executor | None = None,
-    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
-    shard: int = SHARD,
-    test: bool = False,
-    **settings: Any,
-) -> xr.Dataset:
+    network: Callable[..., list[Layer]], data: Data, *, seeds: int | Sequence[int],
+    backend: str | backends.Backend = "auto", executor: Executor | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None, shard: int = SHARD,
+    test: bool = False, **settings: Any,
+) -> xr.Dataset:  # fmt: skip
     """Train every combination of settings for every seed and return what was seen, labelled.
 
     ``network`` is a blueprint such as ``mlp([40, 100, 10])``. Each keyword of ``fit`` or of the

@@ -67,12 +67,9 @@ class Dense(Layer):
     input_ndim = 2
 
     def __init__(
-        self,
-        fan_in: int,
-        fan_out: int,
-        initializer: str | Callable = "he_normal",
+        self, fan_in: int, fan_out: int, initializer: str | Callable = "he_normal",
         bias: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.fan_out = checks.integer("fan_out", fan_out, 1)
         self.initializer = initializers.get(initializer)

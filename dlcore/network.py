@@ -175,7 +175,7 @@ class Network:
             for name, (_, value) in layer.buffers.items():
                 getattr(layer, name).fill(value)
             for name in layer.shapes:
-                initial = functools.partial(_initial, layer, name)
+                initial = functools.partial(_initial, layer, name, self.backend.dtype)
                 draw = self.streams.draw("weights", initial, self.weights_below(i))
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
@@ -272,21 +272,17 @@ class Network:
         return folded
 
 
-def _initial(layer: Layer, name: str, rng: np.random.Generator) -> np.ndarray:
+def _initial(layer: Layer, name: str, dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
     draw, due = layer.initialize(rng)[name], layer.shapes[name]
     checks.expect(np.shape(draw) == due, "initializer", f"{name} of shape {due}", np.shape(draw))
-    return draw
+    return np.asarray(draw, dtype)
 
 
 def mlp_layers(
-    sizes: Sequence[int],
-    activation: type[Activation] | Callable[[], Activation] = ReLU,
-    initializer: str | Callable = "he_normal",
-    bias: float = 0.0,
-    batch_norm: str | bool = False,
-    dropout: float = 0.0,
-    input_dropout: float = 0.0,
-) -> list[Layer]:
+    sizes: Sequence[int], activation: type[Activation] | Callable[[], Activation] = ReLU,
+    initializer: str | Callable = "he_normal", bias: float = 0.0, batch_norm: str | bool = False,
+    dropout: float = 0.0, input_dropout: float = 0.0,
+) -> list[Layer]:  # fmt: skip
     """Return the layers of ``mlp``: hidden layers of dense, activation and options; a dense layer last.
 
     ``activation``, ``initializer``, ``bias``, ``batch_norm``, ``dropout``, ``input_dropout``: see ``mlp``.

@@ -50,15 +50,9 @@ def mean_band(values: Any, level: float = 0.95) -> tuple[Any, Any, Any]:
 
 
 def bands(
-    data: xr.DataArray,
-    x: str,
-    hue: str | None = None,
-    *,
-    ax: Axes | None = None,
-    labels: Sequence[str] | None = None,
-    log: bool = False,
-    runs: bool = False,
-) -> Axes:
+    data: xr.DataArray, x: str, hue: str | None = None, *, ax: Axes | None = None,
+    labels: Sequence[str] | None = None, log: bool = False, runs: bool = False,
+) -> Axes:  # fmt: skip
     """Draw the mean over ``seed`` against dimension ``x``, one line and band per ``hue``.
 
     ``log`` takes geometric means and a logarithmic axis. ``runs`` draws every seed thinly instead of

@@ -23,13 +23,10 @@ class SimpleRNN(Layer):
     input_ndim = 3
 
     def __init__(
-        self,
-        fan_in: int,
-        units: int,
-        activation: type[Activation] = Tanh,
+        self, fan_in: int, units: int, activation: type[Activation] = Tanh,
         initializer: str | Callable = "glorot_uniform",
         recurrent_initializer: str | Callable = "orthogonal",
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.units = checks.integer("units", units, 1)
         self.activation = made(activation)

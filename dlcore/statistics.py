@@ -127,13 +127,9 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 
 
 def crossed_bootstrap(
-    correct_a: ArrayLike,
-    correct_b: ArrayLike,
-    images: ArrayLike | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
+    correct_a: ArrayLike, correct_b: ArrayLike, images: ArrayLike | None = None,
+    level: float = 0.95, resamples: int = 2000, seed: int = 0,
+) -> Interval:  # fmt: skip
     """Interval of mean(a - b) over seeds and test images: the wider of two.
 
     ``mean ± t max(se of seeds alone, se of the crossed bootstrap)`` with the t quantile of
@@ -275,19 +271,10 @@ class Verdict:
 
 
 def verdict(
-    id: str,
-    claim: str,
-    effect: ArrayLike | Interval | Mapping[str, ArrayLike | Interval],
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    within: float | None = None,
-    unit: str = "",
-    comparisons: int = 1,
-    joint: bool = False,
-    data: str = "",
-    size: str = "full",
-) -> Verdict:
+    id: str, claim: str, effect: ArrayLike | Interval | Mapping[str, ArrayLike | Interval], *,
+    at_least: float | None = None, at_most: float | None = None, within: float | None = None,
+    unit: str = "", comparisons: int = 1, joint: bool = False, data: str = "", size: str = "full",
+) -> Verdict:  # fmt: skip
     """Judge a claim by the interval of its effect, at level ``1 - 0.05 / m``.
 
     - ``at_least=d`` holds where the interval lies wholly above d, fails where wholly below;

@@ -80,31 +80,21 @@ def _evaluate(network: Network, held: Part, loss: Any) -> tuple[np.ndarray, np.n
 
 
 def fit(
-    network: Network,
-    data: Data,
-    optimizer: Optimizer | type[Optimizer] = Adam,
-    *,
-    lr: float | Sequence[float],
-    weight_decay: float | Sequence[float] | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch_size: int = 100,
-    loss: Any = None,
-    schedule: Callable[[int, int], Any] | None = None,
-    regularizers: Any = (),
-    augment: Callable[[Any, Any], Any] | None = None,
-    early_stopping: EarlyStopping | None = None,
-    probe: Probe | None = None,
-    evaluate_every: int = 1,
-    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
-    progress: bool | None = None,
-) -> History:
+    network: Network, data: Data, optimizer: Optimizer | type[Optimizer] = Adam, *,
+    lr: float | Sequence[float], weight_decay: float | Sequence[float] | None = None,
+    epochs: int | None = None, steps: int | None = None, batch_size: int = 100, loss: Any = None,
+    schedule: Callable[[int, int], Any] | None = None, regularizers: Any = (),
+    augment: Callable[[Any, Any], Any] | None = None, early_stopping: EarlyStopping | None = None,
+    probe: Probe | None = None, evaluate_every: int = 1,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None, progress: bool | None = None,
+) -> History:  # fmt: skip
     """Train all replicas of a network together and return their history.
 
     ``lr`` and ``weight_decay``: a number or one per replica; decay is by default the optimizer's own
     (0.01 of ``AdamW``, 0 of the others). Give ``epochs`` or ``steps`` (the last epoch may then be cut
     short). Batches of ``batch_size`` (default 100, at most the training set; the last of an epoch may
-    be shorter, with batch norm never a single row) come in an order keyed by the seed. ``schedule(step, steps)`` multiplies lr: one of
+    be shorter, though with batch norm no single row) come in an order keyed by the seed.
+    ``schedule(step, steps)`` multiplies lr: one of
     ``dlcore.schedules`` or a function. ``regularizers``, one or a sequence, act on gradients before
     each step or on weights after it. ``augment(x, noise)`` changes training batches, with noise keyed
     by seed and epoch: one of ``dlcore.augmentation``. Every ``evaluate_every`` epochs, and at the end,
