@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import time
 from collections.abc import Iterable
@@ -113,19 +112,21 @@ def check(name: str, case: Case, found: np.ndarray, expected: np.ndarray) -> Non
 
 
 def best_setting(peer: Peer, case: Case, begin: Start, expected: np.ndarray) -> Setting:
-    """Train one epoch in each setting, check the losses, and return the faster of the second runs."""
+    """Train one epoch in each setting, check its losses, time another one, and return the fastest."""
     if peer.name in ONE_BY_ONE:
         case, begin = first(case, begin, min(FEW, case.replicas))
         expected = expected[: case.replicas]
     seconds = {}
     settings = peer.settings(case)
     for i, setting in enumerate(settings):
-        ordered = {"ordered": True} if peer.name == "sklearn" else {}  # else it draws its own batches
+        ordered = (
+            {"ordered": True} if peer.name == "sklearn" else {}
+        )  # else it draws its own batches
         _, losses = peer.train(case, begin, **setting.options, **ordered)
         if peer.name != "matmul_floor":
             check(peer.name, case, losses, expected)
         if len(settings) > 1:
-            seconds[i] = min(timed(peer, case, begin, setting)[0] for _ in range(2))
+            seconds[i] = timed(peer, case, begin, setting)[0]
     return settings[min(seconds, key=lambda i: seconds[i])] if seconds else settings[0]
 
 
@@ -230,14 +231,14 @@ def _share_denormal(case: Case) -> float:
     return float((gradient < np.finfo(np.float32).tiny).mean())
 
 
-def run(name: str, only: Iterable[str] = (), say=functools.partial(print, flush=True)) -> dict:
+def run(name: str, only: Iterable[str] = ()) -> dict:
     """Measure a plan's cases, or those whose name contains one of ``only``; return the result."""
     plan, rows = PLANS[name], []
     wanted = [c for c in plan.cases if not only or any(part in c.name for part in only)]
     for case in wanted:
         before = time.perf_counter()
         rows += measure(case, plan.rounds, plan.level)
-        say(f"{case.name}: {time.perf_counter() - before:.0f} s")
+        print(f"{case.name}: {time.perf_counter() - before:.0f} s", flush=True)
     found = {"plan": name, "rounds": plan.rounds, "level": plan.level}
     found["rows"] = [r for r in rows if r["variant"] == "plain" and r["peer"] in peers.PEERS]
     found["also"] = [r for r in rows if r not in found["rows"]]

@@ -265,7 +265,8 @@ def jax_step(case: Case) -> Callable:
         (value, seen), gradients = jax.value_and_grad(loss, has_aux=True)(parameters, x, y, key)
         flat, tree = jax.tree.flatten(parameters)
         new = [
-            rule(p, g, s, t) for p, g, s in zip(flat, jax.tree.leaves(gradients), moments, strict=True)
+            rule(p, g, s, t)
+            for p, g, s in zip(flat, jax.tree.leaves(gradients), moments, strict=True)
         ]
         running = jax.tree.map(lambda old, now: 0.9 * old + 0.1 * now, running, seen)
         return (tree.unflatten(p for p, _ in new), [s for _, s in new], running), value
@@ -296,9 +297,7 @@ def jax_start(case: Case, start: Start) -> Any:
         parameters.append(own)
     copies = 2 if case.optimizer == "adam" else 1
     moments = [(np.zeros_like(p),) * copies for p in jax.tree.leaves(parameters)]
-    return jax.tree.map(
-        lambda a: jnp.array(a, dtype=jnp.float32), (parameters, moments, running)
-    )
+    return jax.tree.map(lambda a: jnp.array(a, dtype=jnp.float32), (parameters, moments, running))
 
 
 def jax_compile(case: Case, scan: bool, arguments: tuple) -> Callable:
@@ -410,9 +409,7 @@ def sklearn_one(case: Case, start: Start, r: int, epochs: int, ordered: bool) ->
 
 def sklearn(case: Case, start: Start, threads: int = 1, apart: bool = False, ordered: bool = False):
     """``MLPClassifier.fit``, net by net, with batches drawn by itself unless ``ordered``."""
-    fit = functools.partial(
-        sklearn_one, case, start, epochs=case.epochs, ordered=ordered
-    )
+    fit = functools.partial(sklearn_one, case, start, epochs=case.epochs, ordered=ordered)
     begin = time.perf_counter()
     with threadpoolctl.threadpool_limits(threads, user_api="blas"):
         found = (processes().map if apart else map)(fit, range(case.replicas))
@@ -474,7 +471,9 @@ PEERS = {
     )
 }
 #: Not one net at a time, so a row of its own: what PyTorch's loop gains from worker processes.
-TORCH_PROCESSES = Peer("torch_processes", lambda case: [Setting(f"{CORES} processes", {})], torch_processes)
+TORCH_PROCESSES = Peer(
+    "torch_processes", lambda case: [Setting(f"{CORES} processes", {})], torch_processes
+)
 
 
 def runs(peer: Peer, case: Case) -> bool:

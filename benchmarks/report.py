@@ -56,7 +56,13 @@ def settings(found: dict[str, Any]) -> list[list[str]]:
     for case, rows in grouped(found).items():
         one = next(iter(rows.values()))
         lines.append(
-            [name_of(case), "dlcore", f"{one['gflops']:.0f}", f"{one['seconds']:.2f}", one["setting"]]
+            [
+                name_of(case),
+                "dlcore",
+                f"{one['gflops']:.0f}",
+                f"{one['seconds']:.2f}",
+                one["setting"],
+            ]
         )
         for peer, words in WORDS.items():
             if row := rows.get(peer):
@@ -92,6 +98,87 @@ def text(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+# --------------------------------------------------------------------------------------------------
+# The page of the book
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    ruled = ["---", *["---:" for _ in header[1:]]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ruled, *lines))
+
+
+def extremes(found: dict[str, Any]) -> str:
+    """Return a table with each peer's lowest and highest ratio over the plain nets."""
+    lines = []
+    for peer, words in WORDS.items():
+        rows = [r for r in [*found["rows"], *found["also"]] if r["peer"] == peer]
+        rows = sorted((r for r in rows if r["variant"] == "plain"), key=lambda r: r["ratio"])
+        if rows:
+            ends = [f"{r['ratio']:.2f} ({name_of(case_of(r))})" for r in (rows[0], rows[-1])]
+            lines.append([words, *ends])
+    return markdown(["Peer", "lowest ratio", "highest ratio"], lines)
+
+
+def per_net(found: dict[str, Any]) -> str:
+    """Return a table for each net and number of replicas: peers downwards, optimizers across."""
+    parts = []
+    cases = grouped(found)
+    for net, replicas, variant in dict.fromkeys((n, r, v) for n, r, _, v in cases):
+        own = {
+            c[2]: rows
+            for c, rows in cases.items()
+            if (c[0], c[1], c[3]) == (net, replicas, variant)
+        }
+        one = {o: next(iter(rows.values())) for o, rows in own.items()}
+        ours = [f"1 ({r['gflops']:.0f} GFLOP/s; {r['setting']})" for r in one.values()]
+        lines = [["dlcore", *ours]]
+        for peer, words in WORDS.items():
+            if any(peer in rows for rows in own.values()):
+                lines.append([words, *(_long(rows.get(peer)) for rows in own.values())])
+        extra = "" if variant == "plain" else f", {variant.replace('_', ' ')}"
+        title = f"**{net} × {replicas}{extra}**"
+        parts.append(title + "\n\n" + markdown(["Peer", *own], lines))
+    return "\n\n".join(parts)
+
+
+def _long(row: dict[str, Any] | None) -> str:
+    return "–" if row is None else f"{cell(row)} ({row['peer_setting']})"
+
+
+def vanishing(found: dict[str, Any]) -> str:
+    d = found["denormal"]
+    return (
+        f"Of the gradients of its lowest layer, {100 * d['share_denormal']:.0f} % are denormal or zero. "
+        f"A step takes {d['ratio']:.2f} times as long as with healthy gradients "
+        f"[{d['low']:.2f}, {d['high']:.2f}]."
+    )
+
+
+def blocks(found: dict[str, Any]) -> dict[str, str]:
+    """Return what the page computes from the results, by the name of its place."""
+    return {
+        "machine": f"Measured on: {found['machine']}. {found['rounds']} rounds.",
+        "extremes": extremes(found),
+        "nets": per_net(found),
+        "vanishing": vanishing(found),
+    }
+
+
+def filled(page: str, found: dict[str, Any]) -> str:
+    """Return the page with the text between ``<!-- NAME -->`` and ``<!-- end -->`` made anew."""
+    for name, made in blocks(found).items():
+        head, place, rest = page.partition(f"<!-- {name} -->\n")
+        if not place:
+            raise ValueError(f"page: expected a place '<!-- {name} -->', got none")
+        _, end, tail = rest.partition("<!-- end -->")
+        page = f"{head}{place}{made}\n{end}{tail}"
+    return page
+
+
+# --------------------------------------------------------------------------------------------------
+# Files
+
+
 def write(found: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -116,7 +203,12 @@ def figure(found: dict[str, Any], path: Path) -> None:
         columns = min(2, len(nets))
         lines = -(-len(nets) // columns)
         fig, axes = plt.subplots(
-            lines, columns, figsize=(7.4, 0.6 + 2.3 * lines), sharex=True, sharey=True, squeeze=False
+            lines,
+            columns,
+            figsize=(7.4, 0.6 + 2.3 * lines),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
         )
         for ax, (net, replicas) in zip(axes.flat, nets, strict=False):
             for j, optimizer in enumerate(("momentum", "adam")):
