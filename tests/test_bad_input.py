@@ -1060,12 +1060,13 @@ MESSAGE = re.compile(r"(?P<named>.+?): expected (?P<expected>.+), got (?P<came>.
 
 
 def call(target, arguments):
-    """Call with positional ``index`` or ``steps`` where the signature has them, else by name."""
+    """Call by name, but with ``self``, and what a signature takes as ``*name``, by position."""
+    first = [arguments.pop("self")] if "self" in arguments else []
     for star in {"index", "steps", "known"} & set(arguments):
         if inspect.signature(target).parameters[star].kind is inspect.Parameter.VAR_POSITIONAL:
-            named = [v for k, v in arguments.items() if k != star]
-            return target(*named, *arguments[star])
-    return target(**arguments)
+            *named, last = arguments.values()
+            return target(*first, *named, *last)
+    return target(*first, **arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -1101,6 +1102,11 @@ def test_wrong_call(target, argument, value, error, expected, came, named):
     assert type(caught.value) is error, message
 
 
+def arguments_of(name, thing):
+    """Names of a callable's arguments, without the object of a method."""
+    return list(inspect.signature(thing).parameters)[name.count(".") == 2 :]
+
+
 def public():
     """Public callables with arguments: functions, classes, and the methods users call."""
     for name, (_, thing) in test_docs.PUBLIC.items():
@@ -1112,7 +1118,7 @@ def public():
             continue
         if inspect.isclass(thing) and thing.__init__ is object.__init__:
             continue
-        if set(inspect.signature(thing).parameters) - {"self"}:
+        if arguments_of(name, thing):
             yield name, thing
 
 
@@ -1132,12 +1138,7 @@ def test_every_argument_has_a_row():
     missing, needless = {}, {}
     for name, thing in public():
         if thing in WRONG:
-            due = set(inspect.signature(thing).parameters) - {
-                "self",
-                "options",
-                "settings",
-                "sizes",
-            }
+            due = set(arguments_of(name, thing)) - {"options", "settings", "sizes"}
             tried = {row[0] for row in WRONG[thing]}
             exempt = free.pop(name, set())
             if due - tried - exempt:
