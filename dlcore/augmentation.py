@@ -11,11 +11,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dlcore import checks
-from dlcore.checks import Checked, checked
 from dlcore.random import Noise
 
 
-class _Augmentation(Checked):
+class _Augmentation(checks.Checked):
     """Base of augmentations whose first field is a strength; subclasses give ``change``."""
 
     def __call__(self, x: Any, noise: Noise) -> Any:
@@ -36,7 +35,7 @@ class shift(_Augmentation):
     −``pixels`` … ``pixels``; what leaves at one end comes in at the other.
     """
 
-    pixels: float = checked(checks.real, 0)
+    pixels: float = checks.checked(checks.real, 0)
 
     def change(self, x: Any, noise: Noise) -> Any:
         if not _is_image(x, noise):
@@ -61,7 +60,7 @@ class rotate(_Augmentation):
     anticlockwise on the page. ``degrees`` in [0, 180].
     """
 
-    degrees: float = checked(checks.real, 0, 180)
+    degrees: float = checks.checked(checks.real, 0, 180)
 
     def change(self, x: Any, noise: Noise) -> Any:
         rows, columns = _grid(_image(x, noise), noise)
@@ -79,7 +78,7 @@ class scale(_Augmentation):
     :math:`y_{rc} = x(r/z, c/z)`, counted from the middle. ``strength`` in [0, 1).
     """
 
-    strength: float = checked(checks.real, 0, 1, "[)")
+    strength: float = checks.checked(checks.real, 0, 1, "[)")
 
     def change(self, x: Any, noise: Noise) -> Any:
         rows, columns = _grid(_image(x, noise), noise)
@@ -97,8 +96,8 @@ class elastic(_Augmentation):
     who smooth uniform noise).
     """
 
-    strength: float = checked(checks.real, 0)
-    sigma: float = checked(checks.real, 0, math.inf, "(]", default=4.0)
+    strength: float = checks.checked(checks.real, 0)
+    sigma: float = checks.checked(checks.real, 0, math.inf, "(]", default=4.0)
 
     def change(self, x: Any, noise: Noise) -> Any:
         rows, columns = _grid(_image(x, noise), noise)
@@ -121,7 +120,7 @@ class elastic(_Augmentation):
 class flip(_Augmentation):
     """Mirror an image left to right with ``probability`` (default 0.5)."""
 
-    probability: float = checked(checks.real, 0, 1, default=0.5)
+    probability: float = checks.checked(checks.real, 0, 1, default=0.5)
 
     def change(self, x: Any, noise: Noise) -> Any:
         xp = _xp(noise)
@@ -133,7 +132,7 @@ class flip(_Augmentation):
 class white_noise(_Augmentation):
     r"""Add independent normal noise to every feature: :math:`y = x + \sigma\xi`, ``std`` = σ ≥ 0."""
 
-    std: float = checked(checks.real, 0)
+    std: float = checks.checked(checks.real, 0)
 
     def change(self, x: Any, noise: Noise) -> Any:
         return x + self.std * noise.normal(x.shape)

@@ -102,40 +102,35 @@ def _usable_cupy() -> ModuleType:
         y = cupy.tanh(x @ x.mT) + cupy.random.default_rng(0).random((3, 3), dtype="float32")
         y.sum().get()
     except Exception as error:  # the driver, the compiler and cuBLAS raise types of their own
-        raise RuntimeError(
-            f"backend 'cupy': the GPU failed a small trial ({error}); {advice}"
-        ) from error
+        problem = f"backend 'cupy': the GPU failed a small trial ({error}); {advice}"
+        raise RuntimeError(problem) from error
     return cupy
 
 
-class _BlasThreads:
-    """Holds BLAS to one thread while any caller is inside, whatever their number and order.
+_LOCK = threading.Lock()
+#: For each caller inside ``one_blas_thread``, the thread counts that were there before the first.
+_INSIDE: list[list[tuple[Any, int]]] = []
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread inside a ``with`` block, which the bitwise replica contract needs.
 
     BLAS's thread count belongs to the process; nested limits of several Python threads would
-    restore one another's. One counter under a lock restores it when the last caller leaves. A BLAS
+    restore one another's. One list under a lock restores it when the last caller leaves. A BLAS
     built with OpenMP has one count per Python thread, which each caller sets for itself.
     """
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.before: list[tuple[Any, int]] = []
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold BLAS to one thread inside a ``with`` block; the last one to leave restores the count."""
-        own = _one_thread(per_thread=True)
-        with self.lock:
-            if self.inside == 0:
-                self.before = _one_thread(per_thread=False)
-            self.inside += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.inside -= 1
-                if self.inside == 0:
-                    _set_threads(self.before)
-            _set_threads(own)
+    own = _one_thread(per_thread=True)
+    with _LOCK:
+        _INSIDE.append(_INSIDE[0] if _INSIDE else _one_thread(per_thread=False))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            before = _INSIDE.pop()
+            if not _INSIDE:
+                _set_threads(before)
+        _set_threads(own)
 
 
 @cache
@@ -146,11 +141,9 @@ def _blas() -> list[Any]:
 
 def _one_thread(per_thread: bool) -> list[tuple[Any, int]]:
     """Set the BLAS libraries of one kind to one thread; return them with their counts before."""
-    libraries = [
-        b for b in _blas() if (getattr(b, "threading_layer", "") == "openmp") == per_thread
-    ]
-    before = [(library, library.get_num_threads()) for library in libraries]
-    _set_threads([(library, 1) for library in libraries])
+    kinds = [(b, getattr(b, "threading_layer", "") == "openmp") for b in _blas()]
+    before = [(b, b.get_num_threads()) for b, openmp in kinds if openmp == per_thread]
+    _set_threads([(b, 1) for b, _ in before])
     return before
 
 
@@ -161,7 +154,3 @@ def _set_threads(counts: list[tuple[Any, int]]) -> None:
         release(force=True)
         library.set_num_threads(count)
         release(force=True)
-
-
-#: Context manager: BLAS on one thread, which the bitwise replica contract needs.
-one_blas_thread = _BlasThreads().one

@@ -16,7 +16,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +43,8 @@ class Checkpoint(checks.Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        good, due = isinstance(self.path, (str, os.PathLike)), "a path or Checkpoint(path)"
-        checks.expect(good, "checkpoint", due, repr(self.path), TypeError)
-
-
-def begin(checkpoint: Any, folder: bool = False) -> Checkpoint:
-    """Return the ``Checkpoint`` that a path stands for, or a ``Checkpoint``; its folder is made.
-
-    Raises ``ValueError`` for a folder in place of a file (by default), or the other way round.
-    """
-    made = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    path = Path(made.path).absolute()
-    due, other = ("a folder", path.is_file()) if folder else ("a file", path.is_dir())
-    checks.expect(not other, "checkpoint", due, f"another thing, {path}")
-    (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
-    return replace(made, path=path)
+        kinds, due = (str, os.PathLike), "a path or Checkpoint(path)"
+        checks.instance("checkpoint", self.path, kinds, due)
 
 
 class Keeper:
@@ -68,70 +55,65 @@ class Keeper:
     """
 
     def __init__(self, checkpoint: Any, settings: Mapping[str, Any]) -> None:
-        made = begin(checkpoint)
-        self.path, self.seconds = Path(made.path), made.seconds
+        made = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+        self.path, self.seconds = Path(made.path).absolute(), made.seconds
+        checks.expect(not self.path.is_dir(), "checkpoint", "a file", f"the folder {self.path}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):
             with contextlib.suppress(FileNotFoundError):  # of a killed run: no write takes an hour
                 if time.time() - left.stat().st_mtime > 3600:
                     left.unlink()
         self.settings = {name: fingerprint(value) for name, value in settings.items()}
+        self.settings["dlcore"] = _code()
+        self.last = time.monotonic()
+
+    def write(self, arrays: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
+        """Write ``arrays()``, whole or not at all, if it is time to; with ``now`` (default False) always.
+
+        Raises ``TypeError`` for an array of Python objects.
+        """
+        if not now and time.monotonic() - self.last < self.seconds:
+            return
+        hosted = {k: a.get() if hasattr(a, "get") else np.asarray(a) for k, a in arrays().items()}
+        for name, a in hosted.items():
+            due, came = "numbers to keep", "Python objects"
+            checks.expect(not a.dtype.hasobject, name, due, came, TypeError)
+        about = {"format": FORMAT, "settings": self.settings, "names": list(hosted)}
+        with storage.replacing(self.path) as file:
+            np.savez(file, np.frombuffer(json.dumps(about).encode(), np.uint8), *hosted.values())
         self.last = time.monotonic()
 
     def read(self) -> dict[str, np.ndarray] | None:
-        """Return what the file holds (see ``read``)."""
-        return read(self.path, self.settings)
+        """Return the arrays written with these settings, None where there is no file.
 
-    def write(self, arrays: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
-        """Write ``arrays()`` if it is time to; in any case with ``now`` (default False)."""
-        if now or time.monotonic() - self.last >= self.seconds:
-            write(self.path, self.settings, arrays())
-            self.last = time.monotonic()
-
-
-def write(path: Path, settings: Mapping[str, str], arrays: Mapping[str, Any]) -> None:
-    """Write arrays by name, whole or not at all.
-
-    Raises ``TypeError`` for an array of Python objects.
-    """
-    hosted = [a.get() if hasattr(a, "get") else np.asarray(a) for a in arrays.values()]
-    for name, a in zip(arrays, hosted, strict=True):
-        due = "numbers to keep"
-        checks.expect(not a.dtype.hasobject, name, due, "Python objects", TypeError)
-    about = {"format": FORMAT, "settings": settings | _here(), "names": list(arrays)}
-    with storage.replacing(path) as file:
-        np.savez(file, np.frombuffer(json.dumps(about).encode(), np.uint8), *hosted)
-
-
-def read(path: Path, settings: Mapping[str, str]) -> dict[str, np.ndarray] | None:
-    """Return what ``write`` has written with these settings, None where there is no file.
-
-    Raises ``ValueError`` for a damaged file, one of another format, or one with other settings.
-    """
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            about, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
-        about = json.loads(bytes(about))
-        found = dict(zip(about["names"], arrays, strict=True))
-        form, theirs = about["format"], about["settings"]
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # zip, NumPy and JSON have errors of their own
-        raise ValueError(f"{path}: no checkpoint, or a damaged one ({error}); {_ADVICE}") from error
-    checks.expect(form == FORMAT, str(path), f"format {FORMAT!r}", f"{form!r}; {_ADVICE}")
-    ours = settings | _here()
-    other = ", ".join(sorted(k for k in ours | theirs if ours.get(k) != theirs.get(k)))
-    got = f"that of a run with another {other}; {_ADVICE}"
-    checks.expect(not other, str(path), "the checkpoint of this run", got)
-    return found
+        Raises ``ValueError`` for a damaged file, one of another format, or one with other settings.
+        """
+        try:
+            with open(self.path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                head, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
+            about = json.loads(bytes(head))
+            found = dict(zip(about["names"], arrays, strict=True))
+            form, theirs = about["format"], about["settings"]
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # zip, NumPy and JSON have errors of their own
+            due, came = "a checkpoint", f"another or damaged file ({error}); {_ADVICE}"
+            raise ValueError(f"{self.path}: expected {due}, got {came}") from error
+        checks.expect(form == FORMAT, str(self.path), f"format {FORMAT!r}", f"{form!r}; {_ADVICE}")
+        ours = self.settings
+        other = ", ".join(sorted(k for k in ours | theirs if ours.get(k) != theirs.get(k)))
+        got = f"that of a run with another {other}; {_ADVICE}"
+        checks.expect(not other, str(self.path), "the checkpoint of this run", got)
+        return found
 
 
 @functools.cache
-def _here() -> dict[str, str]:
+def _code() -> str:
     """Return the fingerprint of dlcore's own code: another version may train to other bits."""
     code = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         code.update(file.read_bytes())
-    return {"dlcore": code.hexdigest()[:32]}
+    return code.hexdigest()[:32]
 
 
 def fingerprint(value: Any, known: dict[int, tuple[str, Any]] | None = None) -> str:
@@ -167,15 +149,14 @@ def _parts(value: Any) -> Iterable[Any]:
         return sorted(map(fingerprint, value))
     if kind in (dict, types.MappingProxyType):
         return sorted(value.items(), key=lambda item: repr(item[0]))
-    if isinstance(value, types.CodeType):
+    if kind is types.CodeType:
         return value.co_code, value.co_names, value.co_consts
     if isinstance(value, (types.FunctionType, type)):
         name = value.__module__, value.__qualname__
         if _is_installed(value.__module__):
             return name
         if isinstance(value, type):
-            own = {k: v for k, v in vars(value).items() if k not in _EVERY_CLASS}
-            return *name, value.__bases__, own
+            return *name, value.__bases__, {k: v for k, v in vars(value).items() if k not in _BARE}
         return *name, value.__code__, value.__defaults__, value.__kwdefaults__, _around(value)
     try:
         return (value.__reduce_ex__(4),)
@@ -183,8 +164,8 @@ def _parts(value: Any) -> Iterable[Any]:
         return [getattr(value, name, None) for name in ("__name__", "fget", "__wrapped__")]
 
 
-#: What a class has of its own without saying anything.
-_EVERY_CLASS = ("__dict__", "__weakref__", "__doc__", "__firstlineno__")
+#: What every class has of its own.
+_BARE = ("__dict__", "__weakref__", "__doc__", "__firstlineno__")
 
 
 def _around(function: types.FunctionType) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks, initializers
-from dlcore.layers import Layer
+from dlcore.layers import Dense, Layer
 
 
 class Conv2D(Layer):
@@ -48,11 +48,7 @@ class Conv2D(Layer):
         checks.expect(number, "padding", "an integer >= 0 or 'same'", repr(padding))
         return ((checks.integer("padding", padding, 0),) * 2,) * 2
 
-    def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {
-            "W": self.initializer(rng, self.shapes["W"]),
-            "b": np.full(self.shapes["b"], self.bias),
-        }
+    initialize = Dense.initialize
 
     def forward(self, x: Any, training: bool) -> Any:
         self.patches = self._patches(self._padded(x))

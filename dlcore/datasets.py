@@ -555,15 +555,8 @@ def _fetch(pooch: Any, file: str, sha256: str, mirrors: Iterable[str], folder: P
     for base in mirrors:
         try:
             # pooch writes to a temporary name and moves it only after the hash is right.
-            return Path(
-                pooch.retrieve(
-                    base + file,
-                    known_hash=f"sha256:{sha256}",
-                    fname=file,
-                    path=folder,
-                    downloader=pooch.HTTPDownloader(timeout=30),
-                )
-            )
+            get, known = pooch.HTTPDownloader(timeout=30), f"sha256:{sha256}"
+            return Path(pooch.retrieve(base + file, known, file, folder, downloader=get))
         except (OSError, ValueError) as error:  # no connection, HTTP error; wrong hash
             failures.append(f"  {base + file}: {type(error).__name__}: {error}")
     raise OSError(
@@ -595,31 +588,25 @@ class Surface:
     """
 
     name: str
-    value: Callable[[Any], Any]
-    gradient: Callable[[Any], Any]
+    function: Callable[[Any, Any], tuple[Any, Any, Any]]
     start: tuple[float, float]
     minimum: tuple[float, float]
+
+    def value(self, point: Any) -> Any:
+        """Return f."""
+        return self.function(*_coordinates(point))[0]
+
+    def gradient(self, point: Any) -> Any:
+        """Return ∂f/∂x and ∂f/∂y."""
+        out = point.copy()  # not xp.stack: this module need not know NumPy from CuPy
+        _, out[..., 0], out[..., 1] = self.function(*_coordinates(point))
+        return out
 
 
 def _coordinates(point: Any) -> tuple[Any, Any]:
     good = hasattr(point, "dtype") and point.dtype.kind == "f" and point.shape[-1:] == (2,)
     checks.expect(good, "point", "a floating array (..., 2)", repr(point))
     return point[..., 0], point[..., 1]
-
-
-def _value(function: Callable, point: Any) -> Any:
-    return function(*_coordinates(point))[0]
-
-
-def _gradient(function: Callable, point: Any) -> Any:
-    out = point.copy()  # not xp.stack: this module need not know NumPy from CuPy
-    _, out[..., 0], out[..., 1] = function(*_coordinates(point))
-    return out
-
-
-def _surface(name: str, function: Callable, start: tuple, minimum: tuple) -> Surface:
-    """A surface from a function of x and y that returns f, ∂f/∂x and ∂f/∂y."""
-    return Surface(name, partial(_value, function), partial(_gradient, function), start, minimum)
 
 
 def _ravine(x: Any, y: Any, condition: float) -> tuple[Any, Any, Any]:
@@ -632,7 +619,7 @@ def ravine(condition: float = 100.0) -> Surface:
     Raises ValueError: `condition` below 1 or not finite.
     """
     kappa = checks.real("condition", condition, 1)  # a Python float keeps float32 points float32
-    return _surface("ravine", partial(_ravine, condition=kappa), (10.0, 1.0), (0.0, 0.0))
+    return Surface("ravine", partial(_ravine, condition=kappa), (10.0, 1.0), (0.0, 0.0))
 
 
 def _saddle(x: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -641,7 +628,7 @@ def _saddle(x: Any, y: Any) -> tuple[Any, Any, Any]:
 
 def saddle() -> Surface:
     """Saddle ``f = (x² − y²) / 2 + y⁴ / 4``: flat at the origin, least at (0, ±1), f = −1/4."""
-    return _surface("saddle", _saddle, (1.0, 0.001), (0.0, 1.0))
+    return Surface("saddle", _saddle, (1.0, 0.001), (0.0, 1.0))
 
 
 def _rosenbrock(x: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -655,4 +642,4 @@ def rosenbrock() -> Surface:
     Source: Rosenbrock, An automatic method for finding the greatest or least value of a
     function, The Computer Journal 3, 1960.
     """
-    return _surface("rosenbrock", _rosenbrock, (-1.2, 1.0), (1.0, 1.0))
+    return Surface("rosenbrock", _rosenbrock, (-1.2, 1.0), (1.0, 1.0))

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import os
-import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
@@ -23,12 +22,17 @@ from dlcore.datasets import Dataset
 from dlcore.layers import Layer
 from dlcore.network import Network
 from dlcore.random import Streams
-from dlcore.training import CURVES, Data, evaluate, fit
+from dlcore.training import Data, evaluate, fit
 
 #: Settings that differ between replicas of one shard; all others make shards of their own.
 PER_REPLICA = ("lr", "weight_decay")
 #: Replicas per shard at most: 10 small nets keep the cache (74 GFLOP/s; 39 with 20, 58 with 5, two cores).
 SHARD = 10
+_SENT = (
+    "A sweep sends its arguments to other processes, which import the functions and classes in them: "
+    "take mlp(...) or those of a module, not of a notebook, or an executor that sends their code, such "
+    "as dask.distributed's. If a worker process ended otherwise, it was killed or had no memory left."
+)
 _FIT = set(inspect.signature(fit).parameters) - {"network", "data", "checkpoint"}
 
 
@@ -72,7 +76,10 @@ def setup(**sizes: Mapping[str, Any]) -> SimpleNamespace:
 
 @dataclass(frozen=True)
 class Shard:
-    """Replicas trained by one call of ``fit``; everything in it can be pickled."""
+    """Replicas trained by one call of ``fit``; everything in it can be pickled.
+
+    ``keeper`` is the file of the result, by default none.
+    """
 
     network: Callable[..., list[Layer]]
     options: Mapping[str, Any]
@@ -81,44 +88,30 @@ class Shard:
     backend: backends.Backend
     fit: Mapping[str, Any]
     test: bool
-    kept: Checkpoint | None = None
-
-    def keeping(self, habits: Checkpoint, known: dict) -> "Shard":
-        """Return a copy that keeps its state and result in a folder, named by its fingerprint."""
-        path = Path(habits.path).absolute() / checkpoints.fingerprint(self, known)
-        return replace(self, kept=replace(habits, path=path))
-
-    def found(self) -> dict[str, np.ndarray] | None:
-        """Return the result of an earlier run, None where there is none."""
-        if self.kept is None:
-            return None
-        path = Path(self.kept.path)
-        return checkpoints.read(path.with_suffix(".npz"), {"shard": path.name})
+    keeper: checkpoints.Keeper | None = None
 
     def run(self) -> dict[str, np.ndarray]:
         """Train, unless an earlier run has, and return arrays by name, replicas first."""
-        if (found := self.found()) is not None:
+        keep, state = self.keeper, None
+        if keep and (found := keep.read()) is not None:
             return found
-        path = self.kept and Path(self.kept.path)
-        state = path and replace(self.kept, path=path.with_suffix(".fit.npz"))
+        if keep:
+            state = Checkpoint(keep.path.with_suffix(".fit.npz"), keep.seconds)
         with backends.one_blas_thread():
             net = Network(self.network(**self.options), self.seeds, self.backend)
             history = fit(net, self.data, **self.fit, checkpoint=state)
-            names = ("diverged", "best_epoch", "stopped_epoch")
-            found = {name: getattr(history, name) for name in (*CURVES, *names)}
-            found = {name: a for name, a in found.items() if a is not None} | history.probes
-            for name in ("epoch", "step"):
-                found[f"_{name}"] = np.broadcast_to(
-                    getattr(history, name), found["train_loss"].shape
-                )
+            found = {n: a for n, a in vars(history).items() if isinstance(a, np.ndarray)}
+            for name in ("epoch", "step"):  # one row per replica, as the rest
+                found[f"_{name}"] = np.broadcast_to(found.pop(name), history.train_loss.shape)
+            found |= history.probes
             if self.test:
                 loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
                 chance = 1 / per_seed(self.data, self.seeds)[self.seeds[0]].classes
                 found["test_loss"] = np.where(history.diverged, np.inf, loss)
                 found["test_accuracy"] = np.where(history.diverged, chance, accuracy)
-        if path:
-            checkpoints.write(path.with_suffix(".npz"), {"shard": path.name}, found)
-            path.with_suffix(".fit.npz").unlink(missing_ok=True)
+        if keep and state:
+            keep.write(lambda: found, now=True)
+            Path(state.path).unlink(missing_ok=True)
         return found
 
 
@@ -171,12 +164,21 @@ def sweep(
             net_own = {k: v for k, v in merged.items() if k not in _FIT}
             shards.append(Shard(network, net_own, mine, names, chip, fit_own, test))
     if checkpoint is not None:
-        habits, known = checkpoints.begin(checkpoint, folder=True), {}
-        shards = [one.keeping(habits, known) for one in shards]
-    found = [one.found() for one in shards]
-    made = iter(_map([s for s, f in zip(shards, found, strict=True) if f is None], executor, chip))
-    results = [next(made) if f is None else f for f in found]
+        shards = _kept(shards, checkpoint)
+    found = [one.keeper and one.keeper.read() for one in shards]
+    made = iter(_map([s for s, f in zip(shards, found, strict=True) if not f], executor, chip))
+    results = [f or next(made) for f in found]
     return _assemble(results, outer, inner, seeds, tuple(chosen), -(-len(lanes) // size))
+
+
+def _kept(shards: list[Shard], checkpoint: Any) -> list[Shard]:
+    """Return copies that keep their results in a folder, in files named by their fingerprints."""
+    folder = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    known: dict[int, Any] = {}
+    names = [checkpoints.fingerprint(shard, known) for shard in shards]
+    files = [replace(folder, path=Path(folder.path) / f"{name}.npz") for name in names]
+    keepers = map(checkpoints.Keeper, files, ({"shard": name} for name in names))
+    return [replace(s, keeper=keeper) for s, keeper in zip(shards, keepers, strict=True)]
 
 
 def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend) -> Iterable[dict]:
@@ -184,33 +186,16 @@ def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend)
         try:
             return list(executor.map(Shard.run, shards))
         except Exception as error:
-            _explain(error, shards)
+            unsent = "pickle" in str(error) or "local object" in str(error)
+            if unsent or isinstance(error, BrokenExecutor):
+                error.add_note(_SENT)
             raise
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    told = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if told else os.cpu_count() or 1
     if chip.name != "numpy" or sys.platform == "emscripten" or min(cores, len(shards)) == 1:
         return [shard.run() for shard in shards]
     with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(Shard.run, shards))
-
-
-def _explain(error: Exception, shards: list[Shard]) -> None:
-    """Say what other processes cannot be sent, where that is what went wrong."""
-    if isinstance(error, BrokenExecutor):
-        error.add_note(
-            "A worker process ended: killed, out of memory, or it could not import a function or class "
-            "that a notebook defines. Define it in a module, or use an executor of dask.distributed."
-        )
-    if "pickle" not in str(error) and "local object" not in str(error):
-        return
-    for shard in shards:
-        for name, value in {"network": shard.network, **shard.options, **shard.fit}.items():
-            try:
-                pickle.dumps(value)
-            except Exception:
-                due = "what can be sent to another process, such as mlp(...) or a module's function"
-                raise TypeError(f"{name}: expected {due}, got {value!r}") from error
 
 
 def _check(network: Any, settings: Mapping[str, Any]) -> None:

@@ -77,10 +77,8 @@ class Dense(Layer):
         self.shapes = {"W": (fan_in, fan_out), "b": (1, fan_out)}
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {
-            "W": self.initializer(rng, self.shapes["W"]),
-            "b": np.full(self.shapes["b"], self.bias),
-        }
+        w, b = self.shapes["W"], self.shapes["b"]
+        return {"W": self.initializer(rng, w), "b": np.full(b, self.bias)}
 
     def forward(self, x: Any, training: bool) -> Any:
         if x.ndim < 2 or x.shape[-1] != self.fan_in:
@@ -170,12 +168,12 @@ class BatchNorm(Layer):
             raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
         mean = rows.mean(axis=-2, keepdims=True)
         var = rows.var(axis=-2, keepdims=True)
-        for running, new, share in (
-            (self.running_mean, mean, a),
-            (self.running_var, var, a * n / (n - 1)),
+        for running, new in (
+            (self.running_mean, a * mean),
+            (self.running_var, a * n / (n - 1) * var),
         ):
             running *= 1 - a
-            running += share * new
+            running += new
         return mean, var
 
     def _rows(self, x: Any) -> Any:

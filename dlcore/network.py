@@ -7,7 +7,6 @@ import functools
 import inspect
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,13 +100,12 @@ class Network:
         return slots
 
     def _attach(self) -> None:
-        for layer in self.layers:
-            layer.xp = self.backend.xp
         for slot in self.slots:
             layer, span = self.layers[slot.layer], slice(slot.start, slot.stop)
             setattr(layer, slot.name, self.parameters[span].reshape(slot.shape))
             setattr(layer, "d" + slot.name, self.gradients[span].reshape(slot.shape))
         for layer in self.layers:
+            layer.xp = self.backend.xp
             for name, (own, value) in layer.buffers.items():
                 shape = (*self.streams.shape, *own)
                 setattr(layer, name, self.backend.xp.full(shape, value, dtype=self.backend.dtype))
@@ -120,10 +118,10 @@ class Network:
 
     def arrays(self) -> dict[str, Any]:
         """Return all parameters and buffers by layer and name, such as ``"0.W"``; no copies."""
-        named = (
-            (i, name) for i, la in enumerate(self.layers) for name in (*la.shapes, *la.buffers)
-        )
-        return {f"{i}.{name}": getattr(self.layers[i], name) for i, name in named}
+        found: dict[str, Any] = {}
+        for i, layer in enumerate(self.layers):
+            found |= {f"{i}.{n}": getattr(layer, n) for n in (*layer.shapes, *layer.buffers)}
+        return found
 
     def memory(self) -> dict[str, Any]:
         """Return ``arrays()`` and the gradients: all that a step reads or leaves behind."""
@@ -233,29 +231,7 @@ class Network:
         for layer in reversed(self.layers[self.lowest :]):
             dy = layer.backward(dy)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all parameters and buffers to a safetensors file, whole or not at all.
-
-        The file is written beside ``path`` and then renamed, so that a crash leaves the old one.
-        """
-        storage.save(self, path)
-
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Read what ``save`` of a network with the same layers and replicas has written.
-
-        Raises ``ValueError`` for a damaged file, one of another format version, or one whose layers,
-        names, shapes or dtype are not this network's; the network is then as it was.
-        """
-        storage.load(self, path)
-
-    def copy_layers(self, source: Network, k: int) -> None:
-        """Copy the lowest ``k`` layers with weights, and all layers below the next one, from ``source``.
-
-        So batch norm behind the k-th comes along, with its running statistics. ``source`` has the same
-        number of replicas, or is a plain network, which all replicas then copy. Raises ``ValueError``
-        where the layers or the replicas do not match; the network is then as it was.
-        """
-        storage.copy_layers(self, source, k)
+    save, load, copy_layers = storage.save, storage.load, storage.copy_layers
 
     def fold_batch_norm(self) -> Network:
         """Return a network without batch norm whose predictions are equal to rounding.

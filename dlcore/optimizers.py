@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import checks
-from dlcore.checks import Checked, checked
 from dlcore.network import Network, Slot
 
 #: Elements per block on the CPU (64 Ki floats are 256 KiB).
@@ -40,7 +39,7 @@ class Block(NamedTuple):
     factor: float = 1.0
 
 
-class Optimizer(Checked):
+class Optimizer(checks.Checked):
     """Base of all optimizers: subclasses name their ``state`` and give ``direction``.
 
     ``bind(network)`` returns a copy with fresh state for that network; ``step(lr, decay)`` updates it.
@@ -109,7 +108,7 @@ class Momentum(Optimizer):
     ``momentum`` :math:`\mu` = 0.9; PyTorch's convention, in which lr is not multiplied by 1 − μ.
     """
 
-    momentum: float = checked(checks.real, 0, 1, default=0.9)
+    momentum: float = checks.checked(checks.real, 0, 1, default=0.9)
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
@@ -137,7 +136,7 @@ class AdaGrad(Optimizer):
     in PyTorch (Keras: 0.1).
     """
 
-    epsilon: float = checked(checks.real, 0, default=1e-10)
+    epsilon: float = checks.checked(checks.real, 0, default=1e-10)
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
@@ -155,8 +154,8 @@ class RMSProp(Optimizer):
     is not corrected for it.
     """
 
-    beta2: float = checked(checks.real, 0, 1, "[)", default=0.9)
-    epsilon: float = checked(checks.real, 0, default=1e-8)
+    beta2: float = checks.checked(checks.real, 0, 1, "[)", default=0.9)
+    epsilon: float = checks.checked(checks.real, 0, default=1e-8)
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
@@ -176,10 +175,10 @@ class Adam(Optimizer):
     :math:`\hat m = m`, :math:`\hat v = v`.
     """
 
-    beta1: float = checked(checks.real, 0, 1, "[)", default=0.9)
-    beta2: float = checked(checks.real, 0, 1, "[)", default=0.999)
-    epsilon: float = checked(checks.real, 0, default=1e-8)
-    bias_correction: bool = checked(checks.instance, bool, default=True, kw_only=True)
+    beta1: float = checks.checked(checks.real, 0, 1, "[)", default=0.9)
+    beta2: float = checks.checked(checks.real, 0, 1, "[)", default=0.999)
+    epsilon: float = checks.checked(checks.real, 0, default=1e-8)
+    bias_correction: bool = checks.checked(checks.instance, bool, default=True, kw_only=True)
     state = ("m", "v")
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
@@ -208,7 +207,7 @@ class AdamW(Adam):
     ``epsilon`` and ``bias_correction`` as in ``Adam``.
     """
 
-    weight_decay: float = checked(checks.real, 0, default=0.01, kw_only=True)
+    weight_decay: float = checks.checked(checks.real, 0, default=0.01, kw_only=True)
 
 
 @dataclass(eq=False)
@@ -221,7 +220,7 @@ class NAdam(Adam):
     1e-8, ``momentum_decay`` :math:`\psi` = 0.004.
     """
 
-    momentum_decay: float = checked(checks.real, 0, default=0.004)
+    momentum_decay: float = checks.checked(checks.real, 0, default=0.004)
     bias_correction: bool = field(default=True, init=False, repr=False)
 
     def mu(self, t: int) -> float:

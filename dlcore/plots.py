@@ -5,13 +5,13 @@ mean over ``seed``. Colours are Okabe and Ito's, which colour-blind readers can 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from scipy import stats
 
@@ -19,13 +19,7 @@ from dlcore import checks
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE: dict[Any, Any] = {
-    "figure.figsize": (6.4, 3.8), "figure.dpi": 110, "figure.constrained_layout.use": True,
-    "figure.facecolor": "white", "font.size": 12, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
-    "axes.axisbelow": True, "axes.prop_cycle": rcsetup.cycler(color=COLORS),
-    "legend.frameon": False, "lines.linewidth": 2.0, "savefig.bbox": "tight",
-}  # fmt: skip
+STYLE = mpl.rc_params_from_file(Path(__file__).parent / "data" / "book.mplstyle", True, False)
 
 
 def use_style() -> None:

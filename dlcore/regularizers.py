@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
-from dlcore.checks import Checked, checked
 from dlcore.network import Network
 
 
@@ -65,14 +64,14 @@ class L1(L2):
 
 
 @dataclass(frozen=True)
-class MaxNorm(Checked):
+class MaxNorm(checks.Checked):
     r"""Limit to the weights into each unit: :math:`w \leftarrow w \min(1, \gamma/\lVert w\rVert)`.
 
     Holds after every step. ``max_norm`` :math:`\gamma > 0`; w is a column of W (of U, on its own), in a
     convolution all weights of one output channel (Srebro & Shraibman 2005; Srivastava et al. 2014).
     """
 
-    max_norm: float = checked(checks.real, 0, math.inf, "(]")
+    max_norm: float = checks.checked(checks.real, 0, math.inf, "(]")
 
     def weights(self, network: Network) -> None:
         """Scale weights that are too long, in place."""
@@ -83,13 +82,13 @@ class MaxNorm(Checked):
 
 
 @dataclass(frozen=True)
-class clip_by_norm(Checked):
+class clip_by_norm(checks.Checked):
     r"""Scale a replica's whole gradient down to norm c: :math:`g \leftarrow g \min(1, c/\lVert g\rVert)`.
 
     ``max_norm`` c > 0; the norm is over all parameters of one replica that learn (Pascanu et al. 2013).
     """
 
-    max_norm: float = checked(checks.real, 0, math.inf, "(]")
+    max_norm: float = checks.checked(checks.real, 0, math.inf, "(]")
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""
@@ -102,13 +101,13 @@ class clip_by_norm(Checked):
 
 
 @dataclass(frozen=True)
-class clip_by_value(Checked):
+class clip_by_value(checks.Checked):
     r"""Limit each component of the gradient: :math:`g \leftarrow \max(-c, \min(c, g))`.
 
     ``limit`` c > 0. Unlike ``clip_by_norm`` it turns the gradient (Mikolov 2012).
     """
 
-    limit: float = checked(checks.real, 0, math.inf, "(]")
+    limit: float = checks.checked(checks.real, 0, math.inf, "(]")
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""
@@ -120,7 +119,7 @@ MONITORS = ("valid_loss", "train_loss", "valid_accuracy")
 
 
 @dataclass(frozen=True)
-class EarlyStopping(Checked):
+class EarlyStopping(checks.Checked):
     """Stop a replica that has not improved, and give it its best weights back (Prechelt 1998).
 
     A record is better if its ``monitor`` beats the best so far by more than ``min_delta`` (default 0):
@@ -130,9 +129,9 @@ class EarlyStopping(Checked):
     marked in ``diverged`` keep their zeros. Raises ``ValueError`` or ``TypeError`` for other arguments.
     """
 
-    patience: int = checked(checks.integer, 1)
-    min_delta: float = checked(checks.real, 0, default=0.0)
-    monitor: str = checked(checks.choice, *MONITORS, default="valid_loss")
+    patience: int = checks.checked(checks.integer, 1)
+    min_delta: float = checks.checked(checks.real, 0, default=0.0)
+    monitor: str = checks.checked(checks.choice, *MONITORS, default="valid_loss")
 
     def begin(self, network: Network) -> Watch:
         """Return what one run remembers."""

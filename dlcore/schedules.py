@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
-from dlcore.checks import Checked, checked
 
 _DUE = "a schedule such as cosine() or a function of (step, steps)"
 
@@ -38,7 +37,7 @@ def _each(name: str, values: Any, check: Callable, *limits: Any) -> tuple:
     )
 
 
-class Schedule(Checked):
+class Schedule(checks.Checked):
     """Base of all schedules; subclasses give ``__call__``."""
 
     def __call__(self, step: int, steps: int) -> Any:
@@ -71,8 +70,8 @@ class piecewise(Schedule):
     ``ValueError`` for other numbers of factors, or boundaries that do not rise.
     """
 
-    boundaries: Sequence[float] = checked(_each, _length, default=(0.5, 0.75))
-    factors: Sequence[float] = checked(_each, checks.real, 0, default=(1.0, 0.1, 0.01))
+    boundaries: Sequence[float] = checks.checked(_each, _length, default=(0.5, 0.75))
+    factors: Sequence[float] = checks.checked(_each, checks.real, 0, default=(1.0, 0.1, 0.01))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,8 +95,8 @@ class exponential(Schedule):
     ``rate`` = 0.1 in (0, 1], ``length`` = 1.0, the whole run.
     """
 
-    rate: float = checked(checks.real, 0, 1, "(]", default=0.1)
-    length: float = checked(_length, default=1.0)
+    rate: float = checks.checked(checks.real, 0, 1, "(]", default=0.1)
+    length: float = checks.checked(_length, default=1.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.rate ** (step / _steps(self.length, steps))
@@ -110,8 +109,8 @@ class inverse_time(Schedule):
     ``length`` = 0.1, ``power`` p = 1; p = ½ is the classical :math:`1/\sqrt k` (Robbins & Monro 1951).
     """
 
-    length: float = checked(_length, default=0.1)
-    power: float = checked(checks.real, 0, default=1.0)
+    length: float = checks.checked(_length, default=0.1)
+    power: float = checks.checked(checks.real, 0, default=1.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return (1 + step / _steps(self.length, steps)) ** -self.power
@@ -124,8 +123,8 @@ class polynomial(Schedule):
     ``end`` e = 0 is the factor that step n would have.
     """
 
-    power: float = checked(checks.real, 0, default=1.0)
-    end: float = checked(checks.real, 0, default=0.0)
+    power: float = checks.checked(checks.real, 0, default=1.0)
+    end: float = checks.checked(checks.real, 0, default=0.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.end + (1 - self.end) * (1 - step / steps) ** self.power
@@ -138,7 +137,7 @@ class cosine(Schedule):
     ``end`` e = 0 is the factor that step n would have. No restarts.
     """
 
-    end: float = checked(checks.real, 0, default=0.0)
+    end: float = checks.checked(checks.real, 0, default=0.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return _half_cosine(1.0, self.end, step / steps)
@@ -152,9 +151,9 @@ class one_cycle(Schedule):
     ``end``. Defaults 1/25 and 1/250,000, PyTorch's; momentum is not cycled.
     """
 
-    peak: float = checked(checks.real, 0, 1, "()", default=0.3)
-    start: float = checked(checks.real, 0, default=1 / 25)
-    end: float = checked(checks.real, 0, default=1 / 250_000)
+    peak: float = checks.checked(checks.real, 0, 1, "()", default=0.3)
+    start: float = checks.checked(checks.real, 0, default=1 / 25)
+    end: float = checks.checked(checks.real, 0, default=1 / 250_000)
 
     def __call__(self, step: int, steps: int) -> float:
         top = max(0.0, self.peak * steps - 1)
@@ -172,8 +171,8 @@ class warmup(Schedule):
     ``length`` s = 0.1. (Goyal et al. 2017)
     """
 
-    length: float = checked(_length, default=0.1)
-    then: Callable[[int, int], Any] = checked(checks.function, _DUE, default=constant())  # noqa: RUF009
+    length: float = checks.checked(_length, default=0.1)
+    then: Callable[[int, int], Any] = checks.checked(checks.function, _DUE, default=constant())  # noqa: RUF009
 
     def __call__(self, step: int, steps: int) -> Any:
         s = _steps(self.length, steps)
@@ -183,11 +182,10 @@ class warmup(Schedule):
         return warmup(self.length, begin(self.then, replicas))
 
     def record(self, valid_loss: Any) -> None:
-        if isinstance(self.then, Schedule):
-            self.then.record(valid_loss)
+        self.then.record(valid_loss)  # type: ignore[attr-defined]  # as ``begin`` has made it
 
     def memory(self) -> dict[str, np.ndarray]:
-        return self.then.memory() if isinstance(self.then, Schedule) else {}
+        return self.then.memory()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -201,11 +199,11 @@ class ReduceOnPlateau(Schedule):
     threshold is a difference). Without validation data ``record`` raises ``ValueError``.
     """
 
-    factor: float = checked(checks.real, 0, 1, "()", default=0.1)
-    patience: int = checked(checks.integer, 0, default=10)
-    threshold: float = checked(checks.real, 0, 1, "[)", default=1e-4)
-    cooldown: int = checked(checks.integer, 0, default=0)
-    end: float = checked(checks.real, 0, default=0.0)
+    factor: float = checks.checked(checks.real, 0, 1, "()", default=0.1)
+    patience: int = checks.checked(checks.integer, 0, default=10)
+    threshold: float = checks.checked(checks.real, 0, 1, "[)", default=1e-4)
+    cooldown: int = checks.checked(checks.integer, 0, default=0)
+    end: float = checks.checked(checks.real, 0, default=0.0)
 
     def begin(self, replicas: int) -> Schedule:
         return _Plateau(self, replicas)

@@ -176,9 +176,8 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
         parts = (times @ table).reshape(len(w), 2, seeds)
         total, number = np.einsum("rps,rs->pr", parts, w)
         if not number.all():
-            raise ValueError(
-                "images: expected more per seed, got a resample with none of a seed's own"
-            )
+            due, came = "more per seed", "a resample with none of a seed's own"
+            raise ValueError(f"images: expected {due}, got {came}")
         means[start : start + block] = total / number
     return means
 
@@ -297,11 +296,9 @@ def verdict(
     if not re.fullmatch(r"[A-Z][0-9]+[a-z]?", str(id)):
         raise ValueError(f"id: expected a capital and digits, such as G1 or G1a, got {id!r}")
     rules = {"at_least": at_least, "at_most": at_most, "within": within}
-    threshold = {
-        name: checks.real(name, d, 0 if name == "within" else -math.inf, ends="()")
-        for name, d in rules.items()
-        if d is not None
-    }
+    low = {"at_least": -math.inf, "at_most": -math.inf, "within": 0.0}
+    given = {name: d for name, d in rules.items() if d is not None}
+    threshold = {name: checks.real(name, d, low[name], ends="()") for name, d in given.items()}
     checks.expect(len(threshold) == 1, ", ".join(rules), "exactly one of them", threshold)
     checks.choice("size", size, "quick", "full", "large")
     conditions = effect if isinstance(effect, Mapping) else {}

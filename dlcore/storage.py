@@ -19,7 +19,10 @@ FORMAT = "dlcore 1"
 
 
 def save(network: Any, path: str | os.PathLike[str]) -> None:
-    """Write a network to a safetensors file, whole or not at all (see ``Network.save``)."""
+    """Write all parameters and buffers to a safetensors file, whole or not at all.
+
+    The file is written beside ``path`` and then renamed, so that a crash leaves the old one.
+    """
     to_numpy = network.backend.to_numpy
     arrays = {name: np.ascontiguousarray(to_numpy(a)) for name, a in network.arrays().items()}
     about = {"format": FORMAT, **_expected(network), "seeds": json.dumps(network.streams.seeds)}
@@ -29,9 +32,10 @@ def save(network: Any, path: str | os.PathLike[str]) -> None:
 
 
 def load(network: Any, path: str | os.PathLike[str]) -> None:
-    """Read a network from a file (see ``Network.load``); nothing is changed before all is checked.
+    """Read what ``save`` of a network with the same layers and replicas has written.
 
-    Raises ``ValueError`` for a file that is damaged or another network's.
+    Raises ``ValueError`` for a damaged file, one of another format version, or one whose layers,
+    names, shapes or dtype are not this network's; the network is then as it was.
     """
     arrays, about = _read(Path(path))
     version = about.get("format")
@@ -51,9 +55,11 @@ def load(network: Any, path: str | os.PathLike[str]) -> None:
 
 
 def copy_layers(network: Any, source: Any, k: int) -> None:
-    """Copy the lowest ``k`` layers with weights from ``source`` (see ``Network.copy_layers``).
+    """Copy the lowest ``k`` layers with weights, and all layers below the next one, from ``source``.
 
-    Raises ``TypeError`` or ``ValueError`` where ``source`` is no network or does not match.
+    So batch norm behind the k-th comes along, with its running statistics. ``source`` has the same
+    number of replicas, or is a plain network, which all replicas then copy. Raises ``TypeError`` or
+    ``ValueError`` where ``source`` is no network or does not match; the network is then as it was.
     """
     if not hasattr(source, "arrays"):
         raise TypeError(f"source: expected a Network, got {source!r}")
@@ -65,9 +71,8 @@ def copy_layers(network: Any, source: Any, k: int) -> None:
     due = f"at most {len(weighty)} layers with weights"
     checks.expect(checks.integer("k", k, 1) <= len(weighty), "k", due, k)
     stop = [*weighty, len(source.layers)][k]
-    ours, theirs = (
-        [(type(la).__name__, la.shapes) for la in n.layers[:stop]] for n in (network, source)
-    )
+    both = network.layers[:stop], source.layers[:stop]
+    ours, theirs = ([(type(la).__name__, la.shapes) for la in layers] for layers in both)
     checks.expect(ours == theirs, "source", f"layers {ours}", theirs)
     low = {name: a for name, a in source.arrays().items() if int(name.split(".")[0]) < stop}
     _assign(network, {name: source.backend.to_numpy(a) for name, a in low.items()})
@@ -119,14 +124,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(beside)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where the system lets one sync a folder."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        handle = os.open(path.parent, os.O_RDONLY)  # so that the new name lasts through a power cut
+        stack.callback(os.close, handle)
+        os.fsync(handle)

@@ -126,7 +126,7 @@ def fit(
     decay = checks.per_replica("weight_decay", own, network.replicas)
     run.options(schedule, regularizers, augment, early_stopping, probe)
     last = -(-total // per_epoch)
-    run.records([*range(evaluate_every, last, evaluate_every), last])
+    run.make_room([*range(evaluate_every, last, evaluate_every), last])
     done = 0 if checkpoint is None else run.resume(checkpoint, given, per_epoch)
     with one_blas_thread(), network.backend.quiet():
         for epoch in _bar(range(done + 1, last + 1), progress):
@@ -138,7 +138,8 @@ def fit(
                 rates = np.array(factors) * (base * run.active)
                 before = run.epoch(epoch, batch_size, rates, decay, record)
             run.finish(epoch, record, before)
-        run.end()
+        if run.watch:
+            run.watch.restore(~run.diverged)
     return run.history(np.minimum(np.multiply([*run.recorded], per_epoch), total))
 
 
@@ -162,9 +163,7 @@ class _Run:
         self.train_loss = np.full(network.streams.shape, np.nan)
         self.keeper: checkpoints.Keeper | None = None
 
-    def options(
-        self, schedule: Any, regularizers: Any, augment: Any, stopping: Any, probe: Any
-    ) -> None:
+    def options(self, schedule, regularizers, augment, stopping, probe) -> None:
         """Check and keep what acts beside the loss."""
         self.schedule = schedules.begin(schedule, self.network.replicas)
         several = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
@@ -185,7 +184,7 @@ class _Run:
         self.augment, self.probe = augment, probe
         self.watch = stopping.begin(self.network) if stopping else None
 
-    def records(self, epochs: list[int]) -> None:
+    def make_room(self, epochs: list[int]) -> None:
         """Make room for what will be recorded after some epochs."""
         shape = (*self.network.streams.shape, len(epochs))
         self.recorded = {epoch: i for i, epoch in enumerate(epochs)}
@@ -265,14 +264,8 @@ class _Run:
         before = self.network.parameters.copy() if before is None else before
         found = self.probe(self.network, before)
         found = {name: self.backend.to_numpy(value) for name, value in found.items()}
-        if not gone.any():
-            return found
-        return {k: np.where(gone[..., None], np.nan, value) for k, value in found.items()}
-
-    def end(self) -> None:
-        """Give all replicas but the diverged ones their best weights back, with early stopping."""
-        if self.watch:
-            self.watch.restore(~self.diverged)
+        cut = found if gone.any() else {}
+        return found | {k: np.where(gone[..., None], np.nan, value) for k, value in cut.items()}
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""
@@ -324,7 +317,7 @@ class _Run:
 
 def _traits(layer: Layer) -> tuple[type, dict[str, Any]]:
     """Return a layer's type and settings; arrays are told apart by themselves."""
-    plain = (bool, int, float, str, tuple, np.number, Callable)
+    plain: Any = (bool, int, float, str, tuple, np.number, Callable)
     own = {k: v for k, v in vars(layer).items() if isinstance(v, (plain, Layer))}
     return type(layer), {k: _traits(v) if isinstance(v, Layer) else v for k, v in own.items()}
 

@@ -150,7 +150,9 @@ def marked(folder, hidden=8):
 
 def blas_threads(network, before):
     """A probe: the number of BLAS threads while training."""
-    counts = [lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
+    counts = [
+        lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"
+    ]
     return {"threads": np.full((network.replicas, 1), max(counts))}
 
 

@@ -1,5 +1,6 @@
 """The memory of a run, without its data set, against what it cannot do without."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -30,7 +31,7 @@ def due(sizes, replicas, rows, shared):
     Activations: the batch that enters (unless all replicas share it), and of each layer its outputs z
     and, where a ReLU follows, a = phi(z).
     """
-    parameters = sum(m * n + n for m, n in zip(sizes[:-1], sizes[1:], strict=True))
+    parameters = sum(m * n + n for m, n in itertools.pairwise(sizes))
     units = (0 if shared else sizes[0]) + 2 * sum(sizes[1:-1]) + sizes[-1]
     return 4 * replicas * (3 * parameters + rows * units)
 
