@@ -48,8 +48,7 @@ class shift(_Augmentation):
         most, n, xp = math.floor(self.pixels), x.shape[-1], _xp(noise)
         by = xp.floor(noise.uniform((*x.shape[:-1], 1)) * (2 * most + 1)) - most
         by = xp.minimum(by, most).astype(xp.int64)  # rounding may reach the open end
-        index = xp.remainder(xp.arange(n) - by, n)
-        return xp.take_along_axis(x, index, axis=-1)
+        return xp.take_along_axis(x, xp.remainder(xp.arange(n) - by, n), axis=-1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Data on the device: the rows of a part, gathered by replica."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -52,8 +52,7 @@ class Conv2D(Layer):
 
     def forward(self, x: Any, training: bool) -> Any:
         self.patches = self._patches(self._padded(x))
-        rows = self._rows(self.patches)
-        y = rows @ self._matrix(self.W) + self.b
+        y = self._rows(self.patches) @ self._matrix(self.W) + self.b
         return y.reshape(*y.shape[:-2], *self.patches.shape[-4:-1], self.out_channels)
 
     def backward(self, dy: Any) -> Any:

@@ -136,8 +136,7 @@ class Dataset:
         checks.expect(np.iterable(keep), "keep", "a sequence", repr(keep), TypeError)
         kept = [checks.integer("keep", label, 0) for label in keep]
         good = len(set(kept)) == len(kept) >= 2 and max(kept) < self.classes
-        due = f"two or more different classes in 0…{self.classes - 1}"
-        checks.expect(good, "keep", due, kept)
+        checks.expect(good, "keep", f"two or more different classes in 0…{self.classes - 1}", kept)
         new = np.full(self.classes, -1)
         new[kept] = range(len(kept))
         parts: dict[str, Any] = {}
@@ -157,8 +156,7 @@ class Dataset:
         k = checks.integer("k", k, 1)
         self._expect_axes(4, "pooled", "images (N, H, W, C)")
         height, width, channels = self.x_train.shape[1:]
-        divides = height % k == width % k == 0
-        checks.expect(divides, "k", f"a divisor of {height} and {width}", k)
+        checks.expect(height % k == width % k == 0, "k", f"a divisor of {height} and {width}", k)
         square = (height // k, k, width // k, k, channels)
         return self._map(lambda x: x.reshape(len(x), *square).mean(axis=(2, 4)))
 
@@ -270,8 +268,7 @@ def random_templates(seed: int, classes: int = 10, length: int = 12) -> Array:
     amplitudes = np.random.default_rng(_key(seed, _TEMPLATES)).standard_normal(shape)
     k = np.arange(1, 6)
     # Summed without BLAS, whose order of additions depends on the machine's threads.
-    curves = (amplitudes / k)[:, :, None] * np.sin(np.pi * k[:, None] * t)
-    return _normalized(curves.sum(axis=1))
+    return _normalized(((amplitudes / k)[:, :, None] * np.sin(np.pi * k[:, None] * t)).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -330,8 +327,7 @@ def _draw(rng: np.random.RandomState, labels: Array, templates: Array, how: Dist
         uniform[i, 2] = rng.random_sample()
     low, high = how.padding
     pad = (uniform[:, 0] * (high - low + 1)).astype(np.int64)
-    point = np.arange(width)
-    rolled = (point - shift[:, None]) % width
+    rolled = (np.arange(width) - shift[:, None]) % width
     signal = _stretched(templates, how.padding)[labels[:, None], pad[:, None], rolled]
     signal *= 1 + how.scale * (uniform[:, 1:2] - 0.5)
     signal = np.where(signal != 0, signal, how.blurred_noise * _blur(noise[:, 0]))
@@ -486,8 +482,7 @@ def fashion_mnist(
     licence text: ``dlcore/data/README.md``.
     """
     sizes = {"train": train, "valid": valid, "test": test}
-    data = _balanced_dataset(*_fashion_10k(), "fashion_mnist", 10, seed, sizes)
-    return _resized(data, size)
+    return _resized(_balanced_dataset(*_fashion_10k(), "fashion_mnist", 10, seed, sizes), size)
 
 
 def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 500) -> Dataset:
@@ -531,8 +526,7 @@ def full(
 
     Source: MNIST, Y. LeCun, C. Cortes, C. Burges; Fashion-MNIST, Xiao et al., arXiv:1708.07747.
     """
-    known = f"one of {sorted(_FULL_MIRRORS)}"
-    checks.expect(name in _FULL_MIRRORS, "name", known, repr(name))
+    checks.expect(name in _FULL_MIRRORS, "name", f"one of {sorted(_FULL_MIRRORS)}", repr(name))
     key, _ = _key(seed, _SPLIT), _per_class("valid", valid, 10)  # before the download
     checks.expect(28 % checks.integer("size", size, 1) == 0, "size", "a divisor of 28", size)
     pooch = _require("pooch", "pooch", "full()")

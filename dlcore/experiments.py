@@ -28,11 +28,9 @@ from dlcore.training import Data, evaluate, fit
 PER_REPLICA = ("lr", "weight_decay")
 #: Replicas per shard at most: 10 small nets keep the cache (74 GFLOP/s; 39 with 20, 58 with 5, two cores).
 SHARD = 10
-_SENT = (
-    "A sweep sends its arguments to other processes, which import the functions and classes in them: "
-    "take mlp(...) or those of a module, not of a notebook, or an executor that sends their code, such "
-    "as dask.distributed's. If a worker process ended otherwise, it was killed or had no memory left."
-)
+_SENT = """Other processes import the functions and classes that a sweep sends: take mlp(...) or those of
+a module, not of a notebook, or an executor that sends their code, such as dask.distributed's. If a
+worker process ended otherwise, it was killed or had no memory left."""
 _FIT = set(inspect.signature(fit).parameters) - {"network", "data", "checkpoint"}
 
 
@@ -92,11 +90,10 @@ class Shard:
 
     def run(self) -> dict[str, np.ndarray]:
         """Train, unless an earlier run has, and return arrays by name, replicas first."""
-        keep, state = self.keeper, None
-        if keep and (found := keep.read()) is not None:
+        keep = self.keeper
+        if found := keep and keep.read():
             return found
-        if keep:
-            state = Checkpoint(keep.path.with_suffix(".fit.npz"), keep.seconds)
+        state = Checkpoint(keep.path.with_suffix(".fit.npz"), keep.seconds) if keep else None
         with backends.one_blas_thread():
             net = Network(self.network(**self.options), self.seeds, self.backend)
             history = fit(net, self.data, **self.fit, checkpoint=state)
@@ -208,8 +205,7 @@ def _check(network: Any, settings: Mapping[str, Any]) -> None:
 def _choices(name: str, value: Any) -> dict[Any, Any]:
     """Return ``label -> value`` of a swept setting."""
     made = value if isinstance(value, dict) else {_label(v): v for v in value}
-    good = 0 < len(made) == len(value)
-    checks.expect(good, name, "values with distinct labels", repr(value))
+    checks.expect(0 < len(made) == len(value), name, "values with distinct labels", repr(value))
     return made
 
 
@@ -235,8 +231,7 @@ def _assemble(results, outer, inner, seeds, order, per_group) -> xr.Dataset:
     dims = (*outer, *inner, "seed")
     variables = {}
     for name in results[0]:
-        parts = [np.concatenate([shard[name] for shard in group]) for group in groups]
-        joined = _stacked(parts)
+        joined = _stacked([np.concatenate([shard[name] for shard in group]) for group in groups])
         extra = ("epoch", "layer")[: joined.ndim - 2]
         variables[name] = ((*dims, *extra), joined.reshape(*shape, *joined.shape[2:]))
     found = xr.Dataset(variables)

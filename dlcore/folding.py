@@ -54,13 +54,10 @@ def _scale_and_shift(layer: BatchNorm) -> tuple[Any, Any]:
 
 def _into_previous(values: dict[str, Any], s: Any, t: Any) -> None:
     w = values["W"]
-    matrix = w.reshape(*s.shape[:-2], -1, s.shape[-1])
-    values["W"] = (matrix * s).reshape(w.shape)
+    values["W"] = (w.reshape(*s.shape[:-2], -1, s.shape[-1]) * s).reshape(w.shape)
     values["b"] = values["b"] * s + t
 
 
 def _refuse(found: str) -> None:
-    raise ValueError(
-        "fold_batch_norm: expected a Dense or Conv2D layer right before batch norm, or a Dense layer "
-        f"right behind it, got neither, {found}"
-    )
+    due = "a Dense or Conv2D layer right before batch norm, or a Dense layer right behind it"
+    raise ValueError(f"fold_batch_norm: expected {due}, got neither, {found}")

@@ -6,8 +6,6 @@ fans, and returns float64 weights with mean 0. A normal and a uniform draw of on
 variance; ``uniform`` covers :math:`\pm\sqrt{3\,\mathrm{Var}}`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -98,5 +98,4 @@ def _expect_arrays(**given: Any) -> None:
 def _same_shape(y: Any, targets: Any) -> None:
     _expect_arrays(y=y, targets=targets)
     fits = targets.shape[-2:] == y.shape[-2:] and targets.ndim <= y.ndim
-    due = f"shape (..., {y.shape[-2]}, {y.shape[-1]})"
-    checks.expect(fits, "targets", due, targets.shape)
+    checks.expect(fits, "targets", f"shape (..., {y.shape[-2]}, {y.shape[-1]})", targets.shape)

@@ -151,8 +151,7 @@ class Network:
             else:
                 index = checks.integer("layers", item, -count)
                 named = {index % count} if index < count else set()
-            due = f"indices below {count} or names of classes"
-            checks.expect(named, "layers", due, repr(item))
+            checks.expect(named, "layers", f"indices below {count} or names of classes", repr(item))
             found |= named
         return found
 

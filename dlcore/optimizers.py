@@ -285,5 +285,4 @@ def _runs(network: Network) -> list[list[Slot]]:
     def kind(slot: Slot) -> tuple[bool, float]:
         return slot.layer not in network.frozen, _factor(network, slot)
 
-    groups = itertools.groupby(network.slots, kind)
-    return [list(run) for (learns, _), run in groups if learns]
+    return [list(run) for (learns, _), run in itertools.groupby(network.slots, kind) if learns]

@@ -46,8 +46,7 @@ class SimpleRNN(Layer):
         if x.ndim < 3 or x.shape[-1] != self.fan_in:
             raise ValueError(f"x: expected shape (..., batch, time, {self.fan_in}), got {x.shape}")
         self.activation.xp = self.xp
-        replicas = self.W.shape[:-2]
-        h = self.xp.zeros((*replicas, x.shape[-3], self.units), dtype=self.W.dtype)
+        h = self.xp.zeros((*self.W.shape[:-2], x.shape[-3], self.units), dtype=self.W.dtype)
         self.x, self.z, self.h = x, [], [h]
         for t in range(x.shape[-2]):
             z = x[..., t, :] @ self.W + h @ self.U + self.b

@@ -84,8 +84,7 @@ class piecewise(Schedule):
         checks.expect(found == len(self.boundaries) + 1, "factors", due, found)
 
     def __call__(self, step: int, steps: int) -> float:
-        at = [_steps(b, steps) for b in self.boundaries]
-        return self.factors[bisect_right(at, step)]
+        return self.factors[bisect_right([_steps(b, steps) for b in self.boundaries], step)]
 
 
 @dataclass(frozen=True)

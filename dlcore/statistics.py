@@ -173,8 +173,7 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
         w = weights[start : start + block]
         drawn = rng.integers(images, size=(len(w), images)) + images * np.arange(len(w))[:, None]
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        parts = (times @ table).reshape(len(w), 2, seeds)
-        total, number = np.einsum("rps,rs->pr", parts, w)
+        total, number = np.einsum("rps,rs->pr", (times @ table).reshape(len(w), 2, seeds), w)
         if not number.all():
             due, came = "more per seed", "a resample with none of a seed's own"
             raise ValueError(f"images: expected {due}, got {came}")

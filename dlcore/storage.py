@@ -46,8 +46,7 @@ def load(network: Any, path: str | os.PathLike[str]) -> None:
         found = about.get(key)
         checks.expect(found == expected, str(path), f"{key} {expected}", found)
     own = network.arrays()
-    same = arrays.keys() == own.keys()
-    checks.expect(same, str(path), f"arrays {sorted(own)}", sorted(arrays))
+    checks.expect(arrays.keys() == own.keys(), str(path), f"arrays {sorted(own)}", sorted(arrays))
     for name, a in own.items():
         due, came = (a.shape, a.dtype), (arrays[name].shape, arrays[name].dtype)
         checks.expect(came == due, f"{path}: {name}", str(due), came)
@@ -65,8 +64,7 @@ def copy_layers(network: Any, source: Any, k: int) -> None:
         raise TypeError(f"source: expected a Network, got {source!r}")
     shape = source.streams.shape
     due = f"a plain network or one of {network.replicas} replicas"
-    fits = shape in ((), network.streams.shape)
-    checks.expect(fits, "source", due, f"one of {source.replicas}")
+    checks.expect(shape in ((), network.streams.shape), "source", due, f"one of {source.replicas}")
     weighty = [i for i, la in enumerate(source.layers) if any(n[0].isupper() for n in la.shapes)]
     due = f"at most {len(weighty)} layers with weights"
     checks.expect(checks.integer("k", k, 1) <= len(weighty), "k", due, k)

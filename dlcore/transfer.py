@@ -44,8 +44,7 @@ def _boundary(network: Network) -> int:
     k = min(network.lowest, next(noisy, len(network.layers)))
     below = any(slot.layer < k for slot in network.slots)
     checks.expect(below, "network", "frozen layers below the first one that learns", "none")
-    learns = k < len(network.layers)
-    checks.expect(learns, "network", "a layer that learns", "all of them frozen")
+    checks.expect(k < len(network.layers), "network", "a layer that learns", "all of them frozen")
     return k
 
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_sent_is_named(part, network, settings):
     ):
         dl.sweep(network, small.blobs(), executor=pool, **options)
     assert part in str(e.value)
-    assert "take mlp(...) or those of a module, not of a notebook" in "".join(e.value.__notes__)
+    assert "not of a notebook, or an executor" in "".join(e.value.__notes__)
     with ThreadPoolExecutor(2) as pool:
         dl.sweep(network, small.blobs(), executor=pool, **options)
 
