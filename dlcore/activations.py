@@ -111,8 +111,7 @@ class ELU(Activation):
         self.alpha = checks.real("alpha", alpha, 0)
 
     def value(self, z: Any) -> Any:
-        xp = self.xp
-        return xp.where(z > 0, z, self.alpha * xp.expm1(xp.minimum(z, 0)))
+        return self.xp.where(z > 0, z, self.alpha * self.xp.expm1(self.xp.minimum(z, 0)))
 
     def derivative(self, z: Any, a: Any) -> Any:
         return self.xp.where(z > 0, self.xp.ones_like(a), a + self.alpha)
@@ -127,9 +126,8 @@ class SELU(Activation):
     scale, alpha = 1.0507009873554805, 1.6732632423543772
 
     def value(self, z: Any) -> Any:
-        xp = self.xp
-        negative = (self.scale * self.alpha) * xp.expm1(xp.minimum(z, 0))
-        return xp.where(z > 0, self.scale * z, negative)
+        negative = (self.scale * self.alpha) * self.xp.expm1(self.xp.minimum(z, 0))
+        return self.xp.where(z > 0, self.scale * z, negative)
 
     def derivative(self, z: Any, a: Any) -> Any:
         slope = self.xp.full_like(a, self.scale)

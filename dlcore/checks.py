@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 
-def expect(
-    ok: Any, name: str, expected: str, got: Any, error: type[Exception] = ValueError
-) -> None:
+def expect(ok: Any, name: str, due: str, got: Any, error: type[Exception] = ValueError) -> None:
     """Raise an ``error`` (default ``ValueError``) "name: expected …, got …" unless ``ok``."""
     if not ok:
-        raise error(f"{name}: expected {expected}, got {got}")
+        raise error(f"{name}: expected {due}, got {got}")
 
 
 def integer(name: str, value: Any, at_least: int) -> int:

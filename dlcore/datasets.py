@@ -86,10 +86,9 @@ class Dataset:
         checks.expect(len(self.x_train), "x_train", "at least one example", "an empty array")
 
     def __repr__(self) -> str:
-        sizes = (len(self.x_train), len(self.x_valid), len(self.x_test))
-        return "Dataset({!r}, {} train + {} valid + {} test, shape {}, {} classes)".format(
-            self.name, *sizes, self.x_train.shape[1:], self.classes
-        )
+        sizes = f"{len(self.x_train)} train + {len(self.x_valid)} valid + {len(self.x_test)} test"
+        shape = self.x_train.shape[1:]
+        return f"Dataset({self.name!r}, {sizes}, shape {shape}, {self.classes} classes)"
 
     def _map(self, change: Callable[[Array], Array]) -> Dataset:
         parts: dict[str, Any] = {f"x_{p}": change(getattr(self, f"x_{p}")) for p in _PARTS}
@@ -200,16 +199,13 @@ def _labels(name: str, value: Any, examples: int, classes: int) -> Array:
     y = np.asarray(value)
     checks.expect(y.dtype.kind in "iu" or not y.size, name, "integer labels", y.dtype)
     checks.expect(y.shape == (examples,), name, f"shape ({examples},)", y.shape)
-    if y.size:
-        low, high = y.min(), y.max()
-        due = f"labels in 0…{classes - 1}"
-        checks.expect(low >= 0 and high < classes, name, due, f"{low}…{high}")
+    low, high = (y.min(), y.max()) if y.size else (0, 0)
+    due = f"labels in 0…{classes - 1}"
+    checks.expect(low >= 0 and high < classes, name, due, f"{low}…{high}")
     return _read_only(np.ascontiguousarray(y, dtype=np.int64))
 
 
-def _balanced_rows(
-    labels: Array, classes: int, sizes: dict[str, Any], key: np.random.SeedSequence
-) -> list[Array]:
+def _balanced_rows(labels: Array, classes: int, sizes: dict[str, Any], key: Any) -> list[Array]:
     """Disjoint lists of row numbers, one per entry of `sizes` (name to number of examples).
 
     Each list runs through the classes in turn, 0, 1, …, 0, 1, …, in a random order within each

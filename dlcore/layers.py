@@ -168,12 +168,10 @@ class BatchNorm(Layer):
             raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
         mean = rows.mean(axis=-2, keepdims=True)
         var = rows.var(axis=-2, keepdims=True)
-        for running, new in (
-            (self.running_mean, a * mean),
-            (self.running_var, a * n / (n - 1) * var),
-        ):
-            running *= 1 - a
-            running += new
+        self.running_mean *= 1 - a
+        self.running_mean += a * mean
+        self.running_var *= 1 - a
+        self.running_var += a * n / (n - 1) * var
         return mean, var
 
     def _rows(self, x: Any) -> Any:

@@ -48,11 +48,9 @@ class Network:
     """
 
     def __init__(
-        self,
-        layers: Sequence[Layer] | Callable[[], list[Layer]],
-        seeds: int | Sequence[int] = 0,
-        backend: str | backends.Backend = "auto",
-    ) -> None:
+        self, layers: Sequence[Layer] | Callable[[], list[Layer]],
+        seeds: int | Sequence[int] = 0, backend: str | backends.Backend = "auto",
+    ) -> None:  # fmt: skip
         made = layers() if callable(layers) else copy.deepcopy(layers)
         good = isinstance(made, (list, tuple)) and len(made) > 0
         if not good or not all(isinstance(layer, Layer) for layer in made):
@@ -61,8 +59,7 @@ class Network:
         checks.expect(once, "layers", "each layer once (it remembers its input)", "one twice")
         self.layers, self.streams = list(made), Streams(seeds)
         self.backend = backends.get_backend(backend)
-        self.frozen: set[int] = set()
-        self.lr_factors: dict[int, float] = {}
+        self.frozen, self.lr_factors = set[int](), dict[int, float]()
         self.below = 0  # layers with weights below these, in the network that they come from
         self.slots = self._plan()
         total = self.slots[-1].stop if self.slots else 0

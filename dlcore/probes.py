@@ -111,15 +111,13 @@ def signals(
     return _labelled(network, rows)
 
 
-def _activation_statistics(
-    network: Network, layer: Activation, saturated_below: float
-) -> dict[str, Any]:
+def _activation_statistics(network: Network, layer: Activation, below: float) -> dict[str, Any]:
     slope = abs(_rows(network, layer.derivative(layer.z, layer.a) * 1.0))
     a = _rows(network, layer.a)
     return {
         "mean": a.mean(axis=(-2, -1)),
         "output_variance": a.var(axis=(-2, -1)),
-        "saturated": (slope < saturated_below).mean(axis=(-2, -1)),
+        "saturated": (slope < below).mean(axis=(-2, -1)),
         "dead": (slope.max(axis=-2) == 0).mean(axis=-1),
     }
 

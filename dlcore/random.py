@@ -22,6 +22,9 @@ def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
+Draw = Callable[[np.random.Generator], np.ndarray]
+
+
 class Streams:
     """The host streams of a network's replicas.
 
@@ -43,9 +46,7 @@ class Streams:
         self.unique = tuple(dict.fromkeys(self.seeds))
         self.index = np.array([self.unique.index(s) for s in self.seeds])
 
-    def draw(
-        self, purpose: str, function: Callable[[np.random.Generator], np.ndarray], *index: int
-    ) -> np.ndarray:
+    def draw(self, purpose: str, function: Draw, *index: int) -> np.ndarray:
         """Stack ``function(rng)`` over replicas: shape ``replicas + draw``, one draw per seed."""
         checks.function("function", function, "a function of a generator")
         draws = np.stack([function(stream(seed, purpose, *index)) for seed in self.unique])

@@ -193,10 +193,6 @@ def _ones(network: Network, a: Any) -> tuple[int, ...]:
 
 def _weights(network: Network) -> list[tuple[tuple[int, ...], Any, Any]]:
     """Return own axes, values and gradients of the weights that learn."""
-    found = []
-    for slot in network.trainable:
-        if slot.name[0].isupper():
-            layer = network.layers[slot.layer]
-            w, g = getattr(layer, slot.name), getattr(layer, "d" + slot.name)
-            found.append((_own(network, w), w, g))
-    return found
+    slots = [(network.layers[s.layer], s.name) for s in network.trainable if s.name[0].isupper()]
+    pairs = [(getattr(layer, name), getattr(layer, "d" + name)) for layer, name in slots]
+    return [(_own(network, w), w, g) for w, g in pairs]
