@@ -171,7 +171,7 @@ def _kept(shards: list[Shard], checkpoint: Any) -> list[Shard]:
     """Return copies that keep their results in a folder, in files named by their fingerprints."""
     folder = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     known: dict[int, Any] = {}
-    names = [checkpoints.fingerprint(shard, known) for shard in shards]
+    names = [checkpoints.fingerprint((checkpoints.code(), shard), known) for shard in shards]
     files = [replace(folder, path=Path(folder.path) / f"{name}.npz") for name in names]
     keepers = map(checkpoints.Keeper, files, ({"shard": name} for name in names))
     return [replace(s, keeper=keeper) for s, keeper in zip(shards, keepers, strict=True)]
