@@ -71,22 +71,6 @@ class rotate(_Augmentation):
 
 
 @dataclass(frozen=True)
-class scale(_Augmentation):
-    r"""Enlarge images about their middle by a factor z uniform in [1 − ``strength``, 1 + ``strength``].
-
-    :math:`y_{rc} = x(r/z, c/z)`, counted from the middle. ``strength`` in [0, 1).
-    """
-
-    strength: float = checks.checked(checks.real, 0, 1, "[)")
-
-    def change(self, x: Any, noise: Noise) -> Any:
-        rows, columns = _grid(_image(x, noise), noise)
-        zoom = 1 + self.strength * (2 * noise.uniform((*x.shape[:-3], 1, 1)) - 1)
-        i, j = (x.shape[-3] - 1) / 2, (x.shape[-2] - 1) / 2
-        return _read(x, (rows - i) / zoom + i, (columns - j) / zoom + j, noise)
-
-
-@dataclass(frozen=True)
 class elastic(_Augmentation):
     r"""Elastic deformation: :math:`y_{rc} = x(r + u_{rc}, c + v_{rc})` with smooth random u and v.
 
@@ -113,18 +97,6 @@ class elastic(_Augmentation):
         z = (places[:, None] - places) / self.sigma
         matrix = xp.exp(-0.5 * z * z)
         return matrix / xp.sqrt((matrix * matrix).sum(axis=-1, keepdims=True))
-
-
-@dataclass(frozen=True)
-class flip(_Augmentation):
-    """Mirror an image left to right with ``probability`` (default 0.5)."""
-
-    probability: float = checks.checked(checks.real, 0, 1, default=0.5)
-
-    def change(self, x: Any, noise: Noise) -> Any:
-        xp = _xp(noise)
-        turned = noise.uniform((*_image(x, noise).shape[:-3], 1, 1, 1)) < self.probability
-        return xp.where(turned, xp.flip(x, axis=-2), x)
 
 
 @dataclass(frozen=True)
