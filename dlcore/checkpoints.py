@@ -6,9 +6,7 @@ fingerprint of each setting. A file of other settings, other data or another dlc
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import glob
 import hashlib
 import json
 import os
@@ -35,7 +33,8 @@ class Checkpoint(checks.Checked):
 
     ``path`` is a file for ``fit`` and a folder for ``sweep``; folders are made. The state is written at
     the end of the first epoch after ``seconds`` (default 10; 0: of every epoch), and at the end of the
-    run. Raises ``TypeError`` or ``ValueError`` for others.
+    run. A process killed while it writes leaves a hidden file beside ``path``, which nothing reads.
+    Raises ``TypeError`` or ``ValueError`` for others.
     """
 
     path: str | os.PathLike[str]
@@ -43,8 +42,7 @@ class Checkpoint(checks.Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kinds, due = (str, os.PathLike), "a path or Checkpoint(path)"
-        checks.instance("checkpoint", self.path, kinds, due)
+        checks.instance("checkpoint", self.path, (str, os.PathLike), "a path or Checkpoint(path)")
 
 
 class Keeper:
@@ -59,12 +57,7 @@ class Keeper:
         self.path, self.seconds = Path(made.path).absolute(), made.seconds
         checks.expect(not self.path.is_dir(), "checkpoint", "a file", f"the folder {self.path}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):
-            with contextlib.suppress(FileNotFoundError):  # of a killed run: no write takes an hour
-                if time.time() - left.stat().st_mtime > 3600:
-                    left.unlink()
-        self.settings = {name: fingerprint(value) for name, value in settings.items()}
-        self.settings["dlcore"] = code()
+        self.settings = {k: fingerprint(v) for k, v in settings.items()} | {"dlcore": code()}
         self.last = time.monotonic()
 
     def write(self, arrays: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
@@ -76,8 +69,7 @@ class Keeper:
             return
         hosted = {k: a.get() if hasattr(a, "get") else np.asarray(a) for k, a in arrays().items()}
         for name, a in hosted.items():
-            due, came = "numbers to keep", "Python objects"
-            checks.expect(not a.dtype.hasobject, name, due, came, TypeError)
+            checks.expect(not a.dtype.hasobject, name, "numbers", "Python objects", TypeError)
         about = {"format": FORMAT, "settings": self.settings, "names": list(hosted)}
         with storage.replacing(self.path) as file:
             np.savez(file, np.frombuffer(json.dumps(about).encode(), np.uint8), *hosted.values())

@@ -201,15 +201,6 @@ def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_leftovers_of_killed_runs_are_swept_up(tmp_path):
-    for name in (".run.npz.0123abcd", ".run.npz.89abcdef", ".other.npz.0123abcd"):
-        (tmp_path / name).write_bytes(b"half")
-        old = time.time() - (7200 if name != ".run.npz.89abcdef" else 60)
-        os.utime(tmp_path / name, (old, old))
-    train("SGD", tmp_path / "run.npz")
-    assert sorted(os.listdir(tmp_path)) == [".other.npz.0123abcd", ".run.npz.89abcdef", "run.npz"]
-
-
 # --------------------------------------------------------------------------------------------------
 # Damaged, or another run's
 
@@ -399,7 +390,7 @@ def test_folders_are_made_and_relative_paths_hold(tmp_path, monkeypatch):
 
 
 def test_objects_are_no_numbers(tmp_path):
-    with pytest.raises(TypeError, match="probe x: expected numbers to keep, got Python objects"):
+    with pytest.raises(TypeError, match="probe x: expected numbers, got Python objects"):
         short(tmp_path / "run", probe=lambda network, before: {"x": np.array([[None], [None]])})
     assert os.listdir(tmp_path) == []
 
