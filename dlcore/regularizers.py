@@ -100,21 +100,6 @@ class clip_by_norm(checks.Checked):
             g *= scale.reshape(*shape, *_ones(network, g))
 
 
-@dataclass(frozen=True)
-class clip_by_value(checks.Checked):
-    r"""Limit each component of the gradient: :math:`g \leftarrow \max(-c, \min(c, g))`.
-
-    ``limit`` c > 0. Unlike ``clip_by_norm`` it turns the gradient (Mikolov 2012).
-    """
-
-    limit: float = checks.checked(checks.real, 0, math.inf, "(]")
-
-    def gradients(self, network: Network) -> None:
-        """Clip ``network.gradients`` in place."""
-        g = network.gradients
-        network.backend.xp.clip(g, -self.limit, self.limit, out=g)
-
-
 MONITORS = ("valid_loss", "train_loss", "valid_accuracy")
 
 
