@@ -261,8 +261,7 @@ class _Run:
         if self.probe is None:
             return {}
         before = self.network.parameters.copy() if before is None else before
-        found = self.probe(self.network, before)
-        found = {name: self.backend.to_numpy(value) for name, value in found.items()}
+        found = {k: self.backend.to_numpy(v) for k, v in self.probe(self.network, before).items()}
         cut = found if gone.any() else {}
         return found | {k: np.where(gone[..., None], np.nan, value) for k, value in cut.items()}
 
@@ -326,8 +325,9 @@ def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
 
     By default one is where somebody looks: not in worker threads or processes, not in a pipe.
     """
-    if progress is None:  # a notebook's stderr says that it is a terminal, which it is in effect
-        seen = sys.stderr is not None and sys.stderr.isatty()
+    if progress is None:
+        stream = sys.stderr  # None without a console
+        seen = "ipykernel" in type(stream).__module__ or (stream is not None and stream.isatty())
         seen &= os.environ.get("TQDM_DISABLE", "0") in ("", "0")
         progress = seen and threading.current_thread() is threading.main_thread()
     return tqdm(epochs, unit="epoch", leave=False, disable=False) if progress else epochs
