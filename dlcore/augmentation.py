@@ -39,16 +39,13 @@ class shift(_Augmentation):
 
     def change(self, x: Any, noise: Noise) -> Any:
         if not _is_image(x, noise):
-            return self._roll(x, noise)
+            most, n, xp = math.floor(self.pixels), x.shape[-1], noise.backend.xp
+            by = xp.floor(noise.uniform((*x.shape[:-1], 1)) * (2 * most + 1)) - most
+            by = xp.minimum(by, most).astype(xp.int64)  # rounding may reach the open end
+            return xp.take_along_axis(x, xp.remainder(xp.arange(n) - by, n), axis=-1)
         rows, columns = _grid(x, noise)
         by = self.pixels * (2 * noise.uniform((*x.shape[:-3], 2)) - 1)
         return _read(x, rows - by[..., :1, None], columns - by[..., 1:, None], noise)
-
-    def _roll(self, x: Any, noise: Noise) -> Any:
-        most, n, xp = math.floor(self.pixels), x.shape[-1], noise.backend.xp
-        by = xp.floor(noise.uniform((*x.shape[:-1], 1)) * (2 * most + 1)) - most
-        by = xp.minimum(by, most).astype(xp.int64)  # rounding may reach the open end
-        return xp.take_along_axis(x, xp.remainder(xp.arange(n) - by, n), axis=-1)
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,6 @@ class Backend:
         if self.xp is not np:
             self.xp.cuda.get_current_stream().synchronize()
 
-    def rng(self, seed: int) -> Any:
-        """Return the device's generator; use only ``random`` and ``standard_normal``."""
-        return self.xp.random.default_rng(seed)
-
     def quiet(self) -> contextlib.AbstractContextManager:
         """Silence NumPy's floating-point warnings: a diverging replica is marked, not shouted."""
         return np.errstate(all="ignore") if self.xp is np else contextlib.nullcontext()
@@ -68,8 +64,8 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
     if isinstance(name, Backend):
         return name
     kinds = [np.dtype(kind) for kind in ("float32", "float64") if dtype in (kind, np.dtype(kind))]
-    if not kinds or dtype is None:  # which NumPy takes for float64
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
+    good = kinds and dtype is not None  # which NumPy takes for float64
+    checks.expect(good, "dtype", "float32 or float64", repr(dtype))
     kind = kinds[0]
     asked = os.environ.get("DLCORE_BACKEND", "auto") if name == "auto" else name
     checks.choice("backend", asked, "auto", "numpy", "cupy")

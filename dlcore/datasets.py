@@ -68,8 +68,7 @@ class Dataset:
         for part in _PARTS:
             x = _inputs(f"x_{part}", getattr(self, f"x_{part}"))
             y = _labels(f"y_{part}", getattr(self, f"y_{part}"), len(x), self.classes)
-            object.__setattr__(self, f"x_{part}", x)
-            object.__setattr__(self, f"y_{part}", y)
+            vars(self).update({f"x_{part}": x, f"y_{part}": y})
             shape = self.x_train.shape[1:]
             due = f"examples of shape {shape} as in x_train"
             checks.expect(x.shape[1:] == shape, f"x_{part}", due, x.shape[1:])
@@ -159,8 +158,7 @@ class Dataset:
 
     def flat(self) -> Dataset:
         """Images as rows: ``(N, H, W, C)`` to ``(N, H·W·C)``; rows stay rows."""
-        features = int(np.prod(self.x_train.shape[1:]))
-        return self._map(lambda x: x.reshape(len(x), features))
+        return self._map(lambda x: x.reshape(len(x), int(np.prod(x.shape[1:]))))
 
 
 def _read_only(array: Array) -> Array:
@@ -529,10 +527,8 @@ def _fetch(pooch: Any, file: str, sha256: str, mirrors: Iterable[str], folder: P
             return Path(pooch.retrieve(base + file, known, file, folder, downloader=get))
         except (OSError, ValueError) as error:  # no connection, HTTP error; wrong hash
             failures.append(f"  {base + file}: {type(error).__name__}: {error}")
-    raise OSError(
-        f"could not download {file}. Connect to the internet and call again, or put the file "
-        f"with SHA-256 {sha256} into {folder}. Tried:\n" + "\n".join(failures)
-    )
+    advice = f"Connect to the internet and call again, or put it (SHA-256 {sha256}) into {folder}."
+    raise OSError("\n".join([f"could not download {file}. {advice} Tried:", *failures]))
 
 
 def _read_idx(path: Path) -> Array:

@@ -134,7 +134,10 @@ def sweep(
     fewer layers, are filled with NaN at the end of their dimension.
     """
     seeds = _seeds(seeds)
-    _check(network, settings)
+    checks.function("network", network, "a function that makes layers")
+    known = set(inspect.signature(network).parameters) | _FIT
+    unknown = sorted(set(settings) - known)
+    checks.expect(not unknown, "settings", f"names among {sorted(known)}", unknown, TypeError)
     chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
     fixed = {k: v for k, v in settings.items() if k not in chosen}
     for name in set(PER_REPLICA) & set(fixed):  # shards would cut one value per replica
@@ -152,10 +155,9 @@ def sweep(
         options = fixed | dict(zip(outer, values, strict=True))
         for start in range(0, len(lanes), size):
             part = lanes[start : start + size]
-            own = {k: [lane[i] for lane in part] for i, k in enumerate(inner)}
             names = tuple(lane[-1] for lane in part)
             mine = held if isinstance(held, Dataset) else {s: held[s] for s in dict.fromkeys(names)}
-            merged = options | own
+            merged = options | {k: [lane[i] for lane in part] for i, k in enumerate(inner)}
             fit_own = {k: v for k, v in merged.items() if k in _FIT}
             net_own = {k: v for k, v in merged.items() if k not in _FIT}
             shards.append(Shard(network, net_own, mine, names, chip, fit_own, test))
@@ -192,13 +194,6 @@ def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend)
         return [shard.run() for shard in shards]
     with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(Shard.run, shards))
-
-
-def _check(network: Any, settings: Mapping[str, Any]) -> None:
-    checks.function("network", network, "a function that makes layers")
-    known = set(inspect.signature(network).parameters) | _FIT
-    unknown = sorted(set(settings) - known)
-    checks.expect(not unknown, "settings", f"names among {sorted(known)}", unknown, TypeError)
 
 
 def _choices(name: str, value: Any) -> dict[Any, Any]:

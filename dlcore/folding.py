@@ -29,7 +29,10 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
             if waiting:
                 waiting = waiting[0] * s, waiting[1] * s + t
             elif kept and isinstance(kept[-1][0], (Dense, Conv2D)):
-                _into_previous(kept[-1][1], s, t)
+                previous = kept[-1][1]
+                rows = previous["W"].reshape(*s.shape[:-2], -1, s.shape[-1])
+                previous["W"] = (rows * s).reshape(previous["W"].shape)
+                previous["b"] = previous["b"] * s + t
             else:
                 waiting = s, t
             continue
@@ -46,12 +49,6 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
     if waiting:
         _refuse("then the network's end")
     return kept
-
-
-def _into_previous(values: dict[str, Any], s: Any, t: Any) -> None:
-    w = values["W"]
-    values["W"] = (w.reshape(*s.shape[:-2], -1, s.shape[-1]) * s).reshape(w.shape)
-    values["b"] = values["b"] * s + t
 
 
 def _refuse(found: str) -> None:

@@ -20,8 +20,7 @@ from dlcore.backend import one_blas_thread
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return ``(fan_in, fan_out)`` of a weight shape; ``ValueError`` with fewer than two axes."""
-    good = np.ndim(shape) == 1 and len(shape) >= 2
-    checks.expect(good, "shape", "(..., fan_in, fan_out)", shape)
+    checks.expect(np.ndim(shape) == 1 and len(shape) >= 2, "shape", "(..., fan_in, fan_out)", shape)
     area = math.prod(shape[:-2])
     return area * shape[-2], area * shape[-1]
 

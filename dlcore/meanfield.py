@@ -49,12 +49,9 @@ def variance(activation: Activation, q: float, sigma_w: float, sigma_b: float = 
 
 def chi(activation: Activation, q: float, sigma_w: float) -> float:
     r"""Return :math:`\chi = \sigma_w^2 E[\phi'(\sqrt q z)^2]`, the factor on mean squared gradients."""
-
-    def squared_slope(z: np.ndarray) -> np.ndarray:
-        return np.asarray(phi.derivative(z, phi.value(z)), dtype=float) ** 2
-
     phi = _instance(activation)
-    return checks.real("sigma_w", sigma_w, 0) ** 2 * expectation(squared_slope, q)
+    squared = expectation(lambda z: (1.0 * phi.derivative(z, phi.value(z))) ** 2, q)
+    return checks.real("sigma_w", sigma_w, 0) ** 2 * squared
 
 
 def variances(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -260,8 +259,7 @@ def mlp_layers(
     ``activation``, ``initializer``, ``bias``, ``batch_norm``, ``dropout``, ``input_dropout``: see ``mlp``.
     Raises ``ValueError`` or ``TypeError`` for others.
     """
-    if len(sizes) < 2:
-        raise ValueError(f"sizes: expected inputs, hidden widths and outputs, got {list(sizes)}")
+    checks.expect(len(sizes) >= 2, "sizes", "inputs, hidden widths and outputs", list(sizes))
     checks.choice("batch_norm", batch_norm, "before", "after", False)
     for name, rate in (("dropout", dropout), ("input_dropout", input_dropout)):
         checks.real(name, rate, 0, 1, "[)")
@@ -292,9 +290,6 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     checks.expect(good, "sizes", "a sequence of integers", repr(sizes), TypeError)
     for size in sizes:
         checks.integer("sizes", size, 1)
-    known = sorted(set(inspect.signature(mlp_layers).parameters) - {"sizes"})
-    unknown = sorted(set(options) - set(known))
-    checks.expect(not unknown, "options", f"names among {known}", unknown, TypeError)
     blueprint = functools.partial(mlp_layers, tuple(sizes), **options)
     blueprint()  # refuses wrong options here, where they are given
     return blueprint

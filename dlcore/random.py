@@ -76,7 +76,7 @@ class Noise:
         else:
             key = [zlib.crc32(purpose.encode()), *index, *streams.seeds]
             state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-            self.generators = [backend.rng(int(state.item()))]
+            self.generators = [backend.xp.random.default_rng(int(state.item()))]
 
     def uniform(self, shape: tuple[int, ...]) -> Any:
         """Return uniform numbers in [0, 1), of the backend's type; ``shape`` begins with the replicas."""

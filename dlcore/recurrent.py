@@ -36,11 +36,9 @@ class SimpleRNN(Layer):
         self.shapes = {"W": (fan_in, units), "U": (units, units), "b": (1, units)}
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {
-            "W": self.initializer(rng, self.shapes["W"]),
-            "U": self.recurrent_initializer(rng, self.shapes["U"]),
-            "b": np.zeros(self.shapes["b"]),
-        }
+        w = self.initializer(rng, self.shapes["W"])
+        u = self.recurrent_initializer(rng, self.shapes["U"])
+        return {"W": w, "U": u, "b": np.zeros(self.shapes["b"])}
 
     def forward(self, x: Any, training: bool) -> Any:
         if x.ndim < 3 or x.shape[-1] != self.fan_in:

@@ -172,8 +172,7 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
         drawn = rng.integers(images, size=(len(w), images)) + images * np.arange(len(w))[:, None]
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         total, number = np.einsum("rps,rs->pr", (times @ table).reshape(len(w), 2, seeds), w)
-        came = "a resample with none of a seed's own"
-        checks.expect(number.all(), "images", "more per seed", came)
+        checks.expect(number.all(), "images", "more per seed", "a resample without a seed's own")
         means[start : start + block] = total / number
     return means
 

@@ -72,7 +72,7 @@ CONV = [
     dl.Dropout(0.2), dl.Flatten(), dl.Dense(6, 3),
 ]  # fmt: skip
 TURNS = aug.compose(aug.shift(1), aug.rotate(10), aug.elastic(1), aug.white_noise(0.1))
-PENALTIES = [dl.L1(1e-4), dl.L2(1e-4), dl.MaxNorm(2), dl.clip_by_norm(1), dl.clip_by_value(1)]
+PENALTIES = [dl.L1(1e-4), dl.L2(1e-4), dl.MaxNorm(2), dl.clip_by_norm(1)]
 RUNS = {
     "mlp, batch norm, dropout": (DENSE, small.blobs, {}),
     "noise, rolled": (
