@@ -66,19 +66,18 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
     kinds = [np.dtype(kind) for kind in ("float32", "float64") if dtype in (kind, np.dtype(kind))]
     good = kinds and dtype is not None  # which NumPy takes for float64
     checks.expect(good, "dtype", "float32 or float64", repr(dtype))
-    kind = kinds[0]
     asked = os.environ.get("DLCORE_BACKEND", "auto") if name == "auto" else name
     checks.choice("backend", asked, "auto", "numpy", "cupy")
     if asked == "numpy":
-        return Backend("numpy", np, kind)
+        return Backend("numpy", np, kinds[0])
     try:
-        return Backend("cupy", _usable_cupy(), kind)
+        return Backend("cupy", _usable_cupy(), kinds[0])
     except RuntimeError as error:
         if asked == "cupy":
             raise
         if "not installed" not in str(error) and "no GPU" not in str(error):
             warnings.warn(f"dlcore runs on NumPy: {error}", RuntimeWarning, stacklevel=2)
-        return Backend("numpy", np, kind)
+        return Backend("numpy", np, kinds[0])
 
 
 @cache
