@@ -4,6 +4,8 @@
 PYTHON      ?= python3
 VENV        ?= .venv
 VENV_PARITY ?= .venv-parity
+VENV_BENCH  ?= .venv-bench
+BENCH       ?= full
 PORT        ?= 8000
 
 BIN   := $(VENV)/bin
@@ -22,7 +24,7 @@ export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test unit nbval notebooks quick serve lint format lock parity clean distclean
+.PHONY: help book test unit nbval notebooks quick serve lint format lock parity bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,6 +61,12 @@ $(VENV_PARITY)/.parity: pyproject.toml
 	@$(VENV_PARITY)/bin/python $(PIP) --editable '.[parity]'
 	@touch $@
 
+$(VENV_BENCH)/.bench: pyproject.toml
+	$(call new_venv,$(VENV_BENCH))
+	@echo "Installing PyTorch, JAX and scikit-learn into $(VENV_BENCH)"
+	@$(VENV_BENCH)/bin/python $(PIP) --editable '.[bench]'
+	@touch $@
+
 # -----------------------------------------------------------------------------------------------
 # The book
 
@@ -92,6 +100,9 @@ nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
 parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore with PyTorch, in an environment of its own
 	$(if $(wildcard parity/*.py),$(VENV_PARITY)/bin/python -m pytest parity,@echo "There is no parity/ yet.")
 
+bench: $(VENV_BENCH)/.bench ## time dlcore against other libraries (BENCH=smoke: a minute, only to see that it runs)
+	$(VENV_BENCH)/bin/python -m benchmarks $(BENCH)
+
 # -----------------------------------------------------------------------------------------------
 # Keeping the house
 
@@ -113,4 +124,4 @@ clean: ## remove the built site and caches
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environments
-	rm -rf $(VENV) $(VENV_PARITY)
+	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH)

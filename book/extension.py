@@ -22,8 +22,8 @@ LEDGER_PAGE = "chapters/appendix/ledger"
 LEDGER_MARK = "<!-- verdicts -->"
 # The order in which data flow; a module that is not named here comes after these.
 API_ORDER = [
-    "datasets", "experiments", "training", "batches", "network", "storage", "transfer", "folding",
-    "layers", "recurrent", "convolution", "activations", "initializers", "losses", "optimizers",
+    "datasets", "experiments", "training", "batches", "network", "checkpoints", "storage", "transfer",
+    "folding", "layers", "recurrent", "convolution", "activations", "initializers", "losses", "optimizers",
     "schedules", "regularizers", "augmentation", "probes", "meanfield", "statistics", "plots",
     "gradcheck", "random", "backend", "checks",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ Each class is a layer without parameters: ``a = phi(z)`` elementwise, ``dz = da 
 derivative gets input and output both, for most are shortest in terms of the output.
 """
 
+import contextlib
 import math
 from typing import Any
 
@@ -28,6 +29,16 @@ class Activation(Layer):
 
     def backward(self, dy: Any) -> Any:
         return dy * self.derivative(self.z, self.a)
+
+
+def made(activation: Any) -> Activation:
+    """Return what an activation's class, or a function without arguments, makes; else ``TypeError``."""
+    layer: Any = None
+    with contextlib.suppress(TypeError):
+        layer = activation()
+    due = "a class such as ReLU, or a function that makes one"
+    checks.expect(isinstance(layer, Activation), "activation", due, repr(activation), TypeError)
+    return layer
 
 
 class Identity(Activation):
@@ -100,8 +111,7 @@ class ELU(Activation):
         self.alpha = checks.real("alpha", alpha, 0)
 
     def value(self, z: Any) -> Any:
-        xp = self.xp
-        return xp.where(z > 0, z, self.alpha * xp.expm1(xp.minimum(z, 0)))
+        return self.xp.where(z > 0, z, self.alpha * self.xp.expm1(self.xp.minimum(z, 0)))
 
     def derivative(self, z: Any, a: Any) -> Any:
         return self.xp.where(z > 0, self.xp.ones_like(a), a + self.alpha)
@@ -116,9 +126,8 @@ class SELU(Activation):
     scale, alpha = 1.0507009873554805, 1.6732632423543772
 
     def value(self, z: Any) -> Any:
-        xp = self.xp
-        negative = (self.scale * self.alpha) * xp.expm1(xp.minimum(z, 0))
-        return xp.where(z > 0, self.scale * z, negative)
+        negative = (self.scale * self.alpha) * self.xp.expm1(self.xp.minimum(z, 0))
+        return self.xp.where(z > 0, self.scale * z, negative)
 
     def derivative(self, z: Any, a: Any) -> Any:
         slope = self.xp.full_like(a, self.scale)

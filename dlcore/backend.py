@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from dlcore import checks
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -45,10 +47,6 @@ class Backend:
         if self.xp is not np:
             self.xp.cuda.get_current_stream().synchronize()
 
-    def rng(self, seed: int) -> Any:
-        """Return the device's generator; use only ``random`` and ``standard_normal``."""
-        return self.xp.random.default_rng(seed)
-
     def quiet(self) -> contextlib.AbstractContextManager:
         """Silence NumPy's floating-point warnings: a diverging replica is marked, not shouted."""
         return np.errstate(all="ignore") if self.xp is np else contextlib.nullcontext()
@@ -66,22 +64,20 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
     if isinstance(name, Backend):
         return name
     kinds = [np.dtype(kind) for kind in ("float32", "float64") if dtype in (kind, np.dtype(kind))]
-    if not kinds:
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
-    kind = kinds[0]
+    good = kinds and dtype is not None  # which NumPy takes for float64
+    checks.expect(good, "dtype", "float32 or float64", repr(dtype))
     asked = os.environ.get("DLCORE_BACKEND", "auto") if name == "auto" else name
-    if asked not in ("auto", "numpy", "cupy"):
-        raise ValueError(f"backend: expected 'auto', 'numpy' or 'cupy', got {asked!r}")
+    checks.choice("backend", asked, "auto", "numpy", "cupy")
     if asked == "numpy":
-        return Backend("numpy", np, kind)
+        return Backend("numpy", np, kinds[0])
     try:
-        return Backend("cupy", _usable_cupy(), kind)
+        return Backend("cupy", _usable_cupy(), kinds[0])
     except RuntimeError as error:
         if asked == "cupy":
             raise
         if "not installed" not in str(error) and "no GPU" not in str(error):
             warnings.warn(f"dlcore runs on NumPy: {error}", RuntimeWarning, stacklevel=2)
-        return Backend("numpy", np, kind)
+        return Backend("numpy", np, kinds[0])
 
 
 @cache
@@ -101,40 +97,35 @@ def _usable_cupy() -> ModuleType:
         y = cupy.tanh(x @ x.mT) + cupy.random.default_rng(0).random((3, 3), dtype="float32")
         y.sum().get()
     except Exception as error:  # the driver, the compiler and cuBLAS raise types of their own
-        raise RuntimeError(
-            f"backend 'cupy': the GPU failed a small trial ({error}); {advice}"
-        ) from error
+        problem = f"backend 'cupy': the GPU failed a small trial ({error}); {advice}"
+        raise RuntimeError(problem) from error
     return cupy
 
 
-class _BlasThreads:
-    """Holds BLAS to one thread while any caller is inside, whatever their number and order.
+_LOCK = threading.Lock()
+#: For each caller inside ``one_blas_thread``, the thread counts that were there before the first.
+_INSIDE: list[list[tuple[Any, int]]] = []
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread inside a ``with`` block, which the bitwise replica contract needs.
 
     BLAS's thread count belongs to the process; nested limits of several Python threads would
-    restore one another's. One counter under a lock restores it when the last caller leaves. A BLAS
+    restore one another's. One list under a lock restores it when the last caller leaves. A BLAS
     built with OpenMP has one count per Python thread, which each caller sets for itself.
     """
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.before: list[tuple[Any, int]] = []
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold BLAS to one thread inside a ``with`` block; the last one to leave restores the count."""
-        own = _one_thread(per_thread=True)
-        with self.lock:
-            if self.inside == 0:
-                self.before = _one_thread(per_thread=False)
-            self.inside += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.inside -= 1
-                if self.inside == 0:
-                    _set_threads(self.before)
-            _set_threads(own)
+    own = _one_thread(per_thread=True)
+    with _LOCK:
+        _INSIDE.append(_INSIDE[0] if _INSIDE else _one_thread(per_thread=False))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            before = _INSIDE.pop()
+            if not _INSIDE:
+                _set_threads(before)
+        _set_threads(own)
 
 
 @cache
@@ -145,11 +136,9 @@ def _blas() -> list[Any]:
 
 def _one_thread(per_thread: bool) -> list[tuple[Any, int]]:
     """Set the BLAS libraries of one kind to one thread; return them with their counts before."""
-    libraries = [
-        b for b in _blas() if (getattr(b, "threading_layer", "") == "openmp") == per_thread
-    ]
-    before = [(library, library.get_num_threads()) for library in libraries]
-    _set_threads([(library, 1) for library in libraries])
+    kinds = [(b, getattr(b, "threading_layer", "") == "openmp") for b in _blas()]
+    before = [(b, b.get_num_threads()) for b, openmp in kinds if openmp == per_thread]
+    _set_threads([(b, 1) for b, _ in before])
     return before
 
 
@@ -160,7 +149,3 @@ def _set_threads(counts: list[tuple[Any, int]]) -> None:
         release(force=True)
         library.set_num_threads(count)
         release(force=True)
-
-
-#: Context manager: BLAS on one thread, which the bitwise replica contract needs.
-one_blas_thread = _BlasThreads().one

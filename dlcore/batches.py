@@ -1,7 +1,5 @@
 """Data on the device: the rows of a part, gathered by replica."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +26,9 @@ class Part:
         sets = sets_of(network, data)
         self.backend, self.shape = network.backend, network.streams.shape
         self.n, self.classes = len(getattr(sets[0], f"y_{part}")), sets[0].classes
-        if any(len(getattr(s, f"y_{part}")) != self.n for s in sets):
-            raise ValueError(f"data: expected equal numbers of {part} examples for all seeds")
+        sizes = {(len(getattr(s, f"y_{part}")), *s.x_train.shape[1:], s.classes) for s in sets}
+        due = f"{part} sets of equal sizes, shapes and classes for all seeds"
+        checks.expect(len(sizes) == 1, "data", due, sorted(sizes))
         y = np.concatenate([getattr(s, f"y_{part}") for s in sets])
         if loss.kind == "values":
             y = np.eye(self.classes, dtype=self.backend.dtype)[y]
@@ -63,10 +62,13 @@ def per_seed(data: Data, seeds: Sequence[int]) -> dict[int, Dataset]:
     if isinstance(data, Mapping):
         missing = [s for s in seeds if s not in data]
         checks.expect(not missing, "data", "a set for each seed", f"none for {missing}")
-        return {s: data[s] for s in seeds}
-    if callable(data):
-        return {s: data(seed=s) for s in seeds}
-    raise TypeError(f"data: expected a Dataset, a mapping or a function of seed, got {data!r}")
+        found = {s: data[s] for s in seeds}
+    else:
+        checks.function("data", data, "a Dataset, a mapping or a function of seed")
+        found = {s: data(seed=s) for s in seeds}
+    for one in found.values():
+        checks.instance("data", one, Dataset, "a Dataset for each seed")
+    return found
 
 
 def sets_of(network: Network, data: Data) -> list[Dataset]:

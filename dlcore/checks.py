@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 
-def expect(
-    ok: Any, name: str, expected: str, got: Any, error: type[Exception] = ValueError
-) -> None:
+def expect(ok: Any, name: str, due: str, got: Any, error: type[Exception] = ValueError) -> None:
     """Raise an ``error`` (default ``ValueError``) "name: expected …, got …" unless ``ok``."""
     if not ok:
-        raise error(f"{name}: expected {expected}, got {got}")
+        raise error(f"{name}: expected {due}, got {got}")
 
 
 def integer(name: str, value: Any, at_least: int) -> int:
@@ -37,7 +35,7 @@ def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = 
     left, right = ends[0], ends[1] if high < math.inf else ")"
     kind = f"a number in {left}{low:g}, {high:g}{right}"
     try:
-        if isinstance(value, str):
+        if isinstance(value, (str, bool, np.bool_)) or np.ndim(value):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
@@ -46,6 +44,27 @@ def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = 
     below = number < high if right == ")" else number <= high
     expect(above and below, name, kind, number)
     return number
+
+
+def instance(name: str, value: Any, kind: type | tuple[type, ...], due: str = "") -> Any:
+    """Return ``value``, of one ``kind`` (``TypeError``); ``due`` says what to expect, if not its name."""
+    if not isinstance(value, kind):
+        due = due or f"a {getattr(kind, '__name__', kind)}"
+        raise TypeError(f"{name}: expected {due}, got {value!r}")
+    return value
+
+
+def choice(name: str, value: Any, *known: Any) -> Any:
+    """Return ``value``, one of those ``known``; ``ValueError`` for any other."""
+    due = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+    expect(value in known, name, due, repr(value))
+    return value
+
+
+def function(name: str, value: Any, due: str = "a function") -> Any:
+    """Return ``value``, which can be called and is no class (``TypeError``); ``due``: what to expect."""
+    expect(callable(value) and not isinstance(value, type), name, due, repr(value), TypeError)
+    return value
 
 
 def per_replica(name: str, value: Any, replicas: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks, initializers
-from dlcore.layers import Layer
+from dlcore.layers import Dense, Layer
 
 
 class Conv2D(Layer):
@@ -26,21 +26,16 @@ class Conv2D(Layer):
     input_ndim = 4
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int | Sequence[int],
-        stride: int = 1,
-        padding: int | str = 0,
-        initializer: str | Callable = "he_normal",
-        bias: float = 0.0,
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel: int | Sequence[int], stride: int = 1,
+        padding: int | str = 0, initializer: str | Callable = "he_normal", bias: float = 0.0,
+    ) -> None:  # fmt: skip
         self.in_channels = checks.integer("in_channels", in_channels, 1)
         self.out_channels = checks.integer("out_channels", out_channels, 1)
         self.kernel = _pair("kernel", kernel)
         self.stride = checks.integer("stride", stride, 1)
         self.padding = self._sides(padding)
-        self.initializer, self.bias = initializers.get(initializer), float(bias)
+        self.initializer = initializers.get(initializer)
+        self.bias = checks.real("bias", bias, -np.inf, ends="()")
         self.shapes = {"W": (*self.kernel, in_channels, out_channels), "b": (1, out_channels)}
 
     def _sides(self, padding: int | str) -> tuple[tuple[int, int], ...]:
@@ -53,16 +48,11 @@ class Conv2D(Layer):
         checks.expect(number, "padding", "an integer >= 0 or 'same'", repr(padding))
         return ((checks.integer("padding", padding, 0),) * 2,) * 2
 
-    def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {
-            "W": self.initializer(rng, self.shapes["W"]),
-            "b": np.full(self.shapes["b"], self.bias),
-        }
+    initialize = Dense.initialize
 
     def forward(self, x: Any, training: bool) -> Any:
         self.patches = self._patches(self._padded(x))
-        rows = self._rows(self.patches)
-        y = rows @ self._matrix(self.W) + self.b
+        y = self._rows(self.patches) @ self._matrix(self.W) + self.b
         return y.reshape(*y.shape[:-2], *self.patches.shape[-4:-1], self.out_channels)
 
     def backward(self, dy: Any) -> Any:

@@ -6,9 +6,6 @@ Every function returns a :class:`Dataset` of host arrays. The same arguments giv
 from __future__ import annotations
 
 import gzip
-import hashlib
-import importlib
-import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -44,13 +41,6 @@ def _read_json(file: str) -> Any:
     return json.loads((files("dlcore") / "data" / file).read_text("utf-8"))
 
 
-def _require(module: str, package: str, caller: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{caller} needs the package {package}: pip install {package}") from error
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Training, validation and test part of a classification problem, as host arrays.
@@ -78,18 +68,16 @@ class Dataset:
         for part in _PARTS:
             x = _inputs(f"x_{part}", getattr(self, f"x_{part}"))
             y = _labels(f"y_{part}", getattr(self, f"y_{part}"), len(x), self.classes)
-            object.__setattr__(self, f"x_{part}", x)
-            object.__setattr__(self, f"y_{part}", y)
+            vars(self).update({f"x_{part}": x, f"y_{part}": y})
             shape = self.x_train.shape[1:]
             due = f"examples of shape {shape} as in x_train"
             checks.expect(x.shape[1:] == shape, f"x_{part}", due, x.shape[1:])
         checks.expect(len(self.x_train), "x_train", "at least one example", "an empty array")
 
     def __repr__(self) -> str:
-        sizes = (len(self.x_train), len(self.x_valid), len(self.x_test))
-        return "Dataset({!r}, {} train + {} valid + {} test, shape {}, {} classes)".format(
-            self.name, *sizes, self.x_train.shape[1:], self.classes
-        )
+        sizes = f"{len(self.x_train)} train + {len(self.x_valid)} valid + {len(self.x_test)} test"
+        shape = self.x_train.shape[1:]
+        return f"Dataset({self.name!r}, {sizes}, shape {shape}, {self.classes} classes)"
 
     def _map(self, change: Callable[[Array], Array]) -> Dataset:
         parts: dict[str, Any] = {f"x_{p}": change(getattr(self, f"x_{p}")) for p in _PARTS}
@@ -133,10 +121,10 @@ class Dataset:
 
         Raises ValueError: fewer than two classes, a class twice, a class that is not there.
         """
+        checks.expect(np.iterable(keep), "keep", "a sequence", repr(keep), TypeError)
         kept = [checks.integer("keep", label, 0) for label in keep]
         good = len(set(kept)) == len(kept) >= 2 and max(kept) < self.classes
-        due = f"two or more different classes in 0…{self.classes - 1}"
-        checks.expect(good, "keep", due, kept)
+        checks.expect(good, "keep", f"two or more different classes in 0…{self.classes - 1}", kept)
         new = np.full(self.classes, -1)
         new[kept] = range(len(kept))
         parts: dict[str, Any] = {}
@@ -156,8 +144,7 @@ class Dataset:
         k = checks.integer("k", k, 1)
         self._expect_axes(4, "pooled", "images (N, H, W, C)")
         height, width, channels = self.x_train.shape[1:]
-        divides = height % k == width % k == 0
-        checks.expect(divides, "k", f"a divisor of {height} and {width}", k)
+        checks.expect(height % k == width % k == 0, "k", f"a divisor of {height} and {width}", k)
         square = (height // k, k, width // k, k, channels)
         return self._map(lambda x: x.reshape(len(x), *square).mean(axis=(2, 4)))
 
@@ -171,8 +158,7 @@ class Dataset:
 
     def flat(self) -> Dataset:
         """Images as rows: ``(N, H, W, C)`` to ``(N, H·W·C)``; rows stay rows."""
-        features = int(np.prod(self.x_train.shape[1:]))
-        return self._map(lambda x: x.reshape(len(x), features))
+        return self._map(lambda x: x.reshape(len(x), int(np.prod(x.shape[1:]))))
 
 
 def _read_only(array: Array) -> Array:
@@ -181,9 +167,16 @@ def _read_only(array: Array) -> Array:
     return view
 
 
+def _floats(name: str, value: Any, due: str) -> Array:
+    try:
+        return np.asarray(value, dtype=getattr(value, "dtype", np.float64)) * 1.0
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected {due}, got {value!r}") from None
+
+
 def _inputs(name: str, value: Any) -> Array:
     with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
-        x = np.ascontiguousarray(value, dtype=np.float32)
+        x = np.ascontiguousarray(_floats(name, value, "numbers"), dtype=np.float32)
     due = "(N, features), (N, T, features) or (N, H, W, C)"
     checks.expect(x.ndim in (2, 3, 4), name, due, f"shape {x.shape}")
     checks.expect(np.isfinite(x).all(), name, "finite values", "NaN or infinity")
@@ -194,16 +187,12 @@ def _labels(name: str, value: Any, examples: int, classes: int) -> Array:
     y = np.asarray(value)
     checks.expect(y.dtype.kind in "iu" or not y.size, name, "integer labels", y.dtype)
     checks.expect(y.shape == (examples,), name, f"shape ({examples},)", y.shape)
-    if y.size:
-        low, high = y.min(), y.max()
-        due = f"labels in 0…{classes - 1}"
-        checks.expect(low >= 0 and high < classes, name, due, f"{low}…{high}")
+    low, high = (y.min(), y.max()) if y.size else (0, 0)
+    checks.expect(low >= 0 and high < classes, name, f"labels in 0…{classes - 1}", f"{low}…{high}")
     return _read_only(np.ascontiguousarray(y, dtype=np.int64))
 
 
-def _balanced_rows(
-    labels: Array, classes: int, sizes: dict[str, Any], key: np.random.SeedSequence
-) -> list[Array]:
+def _balanced_rows(labels: Array, classes: int, sizes: dict[str, Any], key: Any) -> list[Array]:
     """Disjoint lists of row numbers, one per entry of `sizes` (name to number of examples).
 
     Each list runs through the classes in turn, 0, 1, …, 0, 1, …, in a random order within each
@@ -262,8 +251,7 @@ def random_templates(seed: int, classes: int = 10, length: int = 12) -> Array:
     amplitudes = np.random.default_rng(_key(seed, _TEMPLATES)).standard_normal(shape)
     k = np.arange(1, 6)
     # Summed without BLAS, whose order of additions depends on the machine's threads.
-    curves = (amplitudes / k)[:, :, None] * np.sin(np.pi * k[:, None] * t)
-    return _normalized(curves.sum(axis=1))
+    return _normalized(((amplitudes / k)[:, :, None] * np.sin(np.pi * k[:, None] * t)).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -294,8 +282,8 @@ class Distortion(checks.Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = self.padding
-        rising = checks.integer("padding", low, 0) <= checks.integer("padding", high, 0)
+        ends = [checks.integer("padding", p, 0) for p in np.atleast_1d(self.padding).tolist()]
+        rising = len(ends) == 2 and ends[0] <= ends[1]
         checks.expect(rising, "padding", "0 ≤ low ≤ high", self.padding)
 
 
@@ -322,8 +310,7 @@ def _draw(rng: np.random.RandomState, labels: Array, templates: Array, how: Dist
         uniform[i, 2] = rng.random_sample()
     low, high = how.padding
     pad = (uniform[:, 0] * (high - low + 1)).astype(np.int64)
-    point = np.arange(width)
-    rolled = (point - shift[:, None]) % width
+    rolled = (np.arange(width) - shift[:, None]) % width
     signal = _stretched(templates, how.padding)[labels[:, None], pad[:, None], rolled]
     signal *= 1 + how.scale * (uniform[:, 1:2] - 0.5)
     signal = np.where(signal != 0, signal, how.blurred_noise * _blur(noise[:, 0]))
@@ -348,16 +335,10 @@ def _stretched(templates: Array, padding: tuple[int, int]) -> Array:
 
 
 def mnist1d(
-    seed: int | None = None,
-    *,
-    train: int = 4000,
-    valid: int = 0,
-    test: int = 1000,
-    test_seed: int = 0,
-    templates: Array | None = None,
-    distortion: Distortion | None = None,
+    seed: int | None = None, *, train: int = 4000, valid: int = 0, test: int = 1000,
+    test_seed: int = 0, templates: Array | None = None, distortion: Distortion | None = None,
     shuffle_seed: int | None = None,
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """MNIST-1D: ten classes of distorted one-dimensional digits, 40 features.
 
     Without a seed: **the published set**, 4,000 + 1,000 examples in the published order. It is
@@ -389,7 +370,8 @@ def mnist1d(
         checks.expect(plain, "seed", due, "None (the published set has its own)")
         data = _published(train, valid, test)
     else:
-        table, how = _table(templates), distortion or Distortion()
+        how = checks.instance("distortion", distortion or Distortion(), Distortion)
+        table = _table(templates)
         parts: dict[str, Any] = {}
         for part, size, key in (
             ("train", train, _key(seed, _TRAIN)),
@@ -433,27 +415,21 @@ def _published(train: int, valid: int, test: int) -> Dataset:
 
 
 def _table(templates: Array | None) -> Array:
-    table = np.asarray(digit_templates() if templates is None else templates, dtype=np.float64)
-    good = table.ndim == 2 and min(table.shape) >= 2 and np.isfinite(table).all()
     due = "a finite table (classes, length), both at least 2"
+    table = _floats("templates", digit_templates() if templates is None else templates, due)
+    good = table.ndim == 2 and min(table.shape) >= 2 and np.isfinite(table).all()
     checks.expect(good, "templates", due, f"shape {table.shape}")
     return table
 
 
 # Images -------------------------------------------------------------------------------------
 
-_FASHION_FILE = "fashion_mnist_10k.npz"
-_FASHION_SHA256 = "13849098392d74d8213c795202a2bd8663dedbea0748ce9f0ed087e3e40b645a"
-
 
 @lru_cache(maxsize=1)
 def _fashion_10k() -> tuple[Array, Array]:
     """The packaged images ``(10000, 28, 28, 1)`` uint8 and labels, read once, read-only."""
-    content = (files(__package__) / "data" / _FASHION_FILE).read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    due = f"SHA-256 {_FASHION_SHA256}"
-    checks.expect(found == _FASHION_SHA256, _FASHION_FILE, due, f"{found}; reinstall dlcore")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+    path = files("dlcore") / "data" / "fashion_mnist_10k.npz"
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         x = np.concatenate([arrays["x_train"], arrays["x_test"]])[..., None]
         y = np.concatenate([arrays["y_train"], arrays["y_test"]])
     return _read_only(x), _read_only(y)
@@ -477,14 +453,13 @@ def fashion_mnist(
     ``.flat()`` makes rows for an MLP.
 
     Raises ValueError: sizes that are negative, no multiples of 10 or above 10,000 together, no
-    training images, a size that does not divide 28, a damaged file.
+    training images, a size that does not divide 28.
 
     Source: Xiao, Rasul & Vollgraf, arXiv:1708.07747, 2017; MIT, © 2017 Zalando SE. Selection and
     licence text: ``dlcore/data/README.md``.
     """
     sizes = {"train": train, "valid": valid, "test": test}
-    data = _balanced_dataset(*_fashion_10k(), "fashion_mnist", 10, seed, sizes)
-    return _resized(data, size)
+    return _resized(_balanced_dataset(*_fashion_10k(), "fashion_mnist", 10, seed, sizes), size)
 
 
 def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 500) -> Dataset:
@@ -495,8 +470,9 @@ def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 50
 
     Raises ImportError: scikit-learn is missing. Raises ValueError: as :func:`fashion_mnist`.
     """
-    source = _require("sklearn.datasets", "scikit-learn", "digits()").load_digits()
-    sizes = {"train": train, "valid": valid, "test": test}
+    from sklearn.datasets import load_digits
+
+    source, sizes = load_digits(), {"train": train, "valid": valid, "test": test}
     x = source.images[..., None]
     return _balanced_dataset(x, source.target, "digits", 10, seed, sizes).standardized()
 
@@ -504,19 +480,12 @@ def digits(seed: int = 0, *, train: int = 1000, valid: int = 200, test: int = 50
 # Full sets, downloaded on request -----------------------------------------------------------
 
 _FULL = _read_json("full.json")
-_FULL_FILES = tuple(_FULL["mnist"]["sha256"])
-_FULL_MIRRORS = {name: tuple(entry["mirrors"]) for name, entry in _FULL.items()}
-_FULL_SHA256 = {name: tuple(entry["sha256"].values()) for name, entry in _FULL.items()}
 
 
 def full(
-    name: str = "mnist",
-    seed: int = 0,
-    *,
-    valid: int = 5000,
-    size: int = 28,
+    name: str = "mnist", seed: int = 0, *, valid: int = 5000, size: int = 28,
     cache: str | Path | None = None,
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """The whole of MNIST or Fashion-MNIST, downloaded on the first call (11 or 30 MB).
 
     60,000 images of the official training files, less a class-balanced validation part of `valid`
@@ -532,17 +501,16 @@ def full(
 
     Source: MNIST, Y. LeCun, C. Cortes, C. Burges; Fashion-MNIST, Xiao et al., arXiv:1708.07747.
     """
-    known = f"one of {sorted(_FULL_MIRRORS)}"
-    checks.expect(name in _FULL_MIRRORS, "name", known, repr(name))
-    _per_class("valid", valid, 10)  # before the download
-    pooch = _require("pooch", "pooch", "full()")
+    checks.expect(name in _FULL, "name", f"one of {sorted(_FULL)}", repr(name))
+    key, _ = _key(seed, _SPLIT), _per_class("valid", valid, 10)  # before the download
+    checks.expect(28 % checks.integer("size", size, 1) == 0, "size", "a divisor of 28", size)
+    import pooch
+
     folder = Path(pooch.os_cache("dlcore") if cache is None else cache) / name
-    paths = [
-        _fetch(pooch, file, sha256, _FULL_MIRRORS[name], folder)
-        for file, sha256 in zip(_FULL_FILES, _FULL_SHA256[name], strict=True)
-    ]
-    x, y, x_test, y_test = map(_read_idx, paths)
-    (held,) = _balanced_rows(y, 10, {"valid": valid}, _key(seed, _SPLIT))
+    mirrors, sums = _FULL[name]["mirrors"], _FULL[name]["sha256"].items()
+    parts = [_read_idx(_fetch(pooch, file, sha256, mirrors, folder)) for file, sha256 in sums]
+    x, y, x_test, y_test = parts
+    (held,) = _balanced_rows(y, 10, {"valid": valid}, key)
     rest = np.delete(np.arange(len(y)), held)
     x, x_test = x[..., None], x_test[..., None]
     data = Dataset(x[rest], y[rest], x[held], y[held], x_test, y_test, f"full_{name}", 10)
@@ -555,27 +523,17 @@ def _fetch(pooch: Any, file: str, sha256: str, mirrors: Iterable[str], folder: P
     for base in mirrors:
         try:
             # pooch writes to a temporary name and moves it only after the hash is right.
-            return Path(
-                pooch.retrieve(
-                    base + file,
-                    known_hash=f"sha256:{sha256}",
-                    fname=file,
-                    path=folder,
-                    downloader=pooch.HTTPDownloader(timeout=30),
-                )
-            )
+            get, known = pooch.HTTPDownloader(timeout=30), f"sha256:{sha256}"
+            return Path(pooch.retrieve(base + file, known, file, folder, downloader=get))
         except (OSError, ValueError) as error:  # no connection, HTTP error; wrong hash
             failures.append(f"  {base + file}: {type(error).__name__}: {error}")
-    raise OSError(
-        f"could not download {file}. Connect to the internet and call again, or put the file "
-        f"with SHA-256 {sha256} into {folder}. Tried:\n" + "\n".join(failures)
-    )
+    advice = f"Connect to the internet and call again, or put it (SHA-256 {sha256}) into {folder}."
+    raise OSError("\n".join([f"could not download {file}. {advice} Tried:", *failures]))
 
 
 def _read_idx(path: Path) -> Array:
     """An array of bytes from a gzipped IDX file: magic 0, 0, 8, ndim; sizes as big-endian int32."""
-    with gzip.open(path) as stream:
-        content = stream.read()
+    content = gzip.decompress(path.read_bytes())
     good, header = content[:3] == b"\x00\x00\x08", f"header {content[:4]!r}"
     checks.expect(good, str(path), "an IDX file of bytes", header)
     shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
@@ -595,31 +553,25 @@ class Surface:
     """
 
     name: str
-    value: Callable[[Any], Any]
-    gradient: Callable[[Any], Any]
+    function: Callable[[Any, Any], tuple[Any, Any, Any]]
     start: tuple[float, float]
     minimum: tuple[float, float]
 
+    def value(self, point: Any) -> Any:
+        """Return f."""
+        return self.function(*_coordinates(point))[0]
+
+    def gradient(self, point: Any) -> Any:
+        """Return ∂f/∂x and ∂f/∂y."""
+        out = point.copy()  # not xp.stack: this module need not know NumPy from CuPy
+        _, out[..., 0], out[..., 1] = self.function(*_coordinates(point))
+        return out
+
 
 def _coordinates(point: Any) -> tuple[Any, Any]:
-    good = point.dtype.kind == "f" and point.shape[-1:] == (2,)
-    checks.expect(good, "point", "a floating array (..., 2)", f"{point.dtype} {point.shape}")
+    good = hasattr(point, "dtype") and point.dtype.kind == "f" and point.shape[-1:] == (2,)
+    checks.expect(good, "point", "a floating array (..., 2)", repr(point))
     return point[..., 0], point[..., 1]
-
-
-def _value(function: Callable, point: Any) -> Any:
-    return function(*_coordinates(point))[0]
-
-
-def _gradient(function: Callable, point: Any) -> Any:
-    out = point.copy()  # not xp.stack: this module need not know NumPy from CuPy
-    _, out[..., 0], out[..., 1] = function(*_coordinates(point))
-    return out
-
-
-def _surface(name: str, function: Callable, start: tuple, minimum: tuple) -> Surface:
-    """A surface from a function of x and y that returns f, ∂f/∂x and ∂f/∂y."""
-    return Surface(name, partial(_value, function), partial(_gradient, function), start, minimum)
 
 
 def _ravine(x: Any, y: Any, condition: float) -> tuple[Any, Any, Any]:
@@ -632,7 +584,7 @@ def ravine(condition: float = 100.0) -> Surface:
     Raises ValueError: `condition` below 1 or not finite.
     """
     kappa = checks.real("condition", condition, 1)  # a Python float keeps float32 points float32
-    return _surface("ravine", partial(_ravine, condition=kappa), (10.0, 1.0), (0.0, 0.0))
+    return Surface("ravine", partial(_ravine, condition=kappa), (10.0, 1.0), (0.0, 0.0))
 
 
 def _saddle(x: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -641,7 +593,7 @@ def _saddle(x: Any, y: Any) -> tuple[Any, Any, Any]:
 
 def saddle() -> Surface:
     """Saddle ``f = (x² − y²) / 2 + y⁴ / 4``: flat at the origin, least at (0, ±1), f = −1/4."""
-    return _surface("saddle", _saddle, (1.0, 0.001), (0.0, 1.0))
+    return Surface("saddle", _saddle, (1.0, 0.001), (0.0, 1.0))
 
 
 def _rosenbrock(x: Any, y: Any) -> tuple[Any, Any, Any]:
@@ -655,4 +607,4 @@ def rosenbrock() -> Surface:
     Source: Rosenbrock, An automatic method for finding the greatest or least value of a
     function, The Computer Journal 3, 1960.
     """
-    return _surface("rosenbrock", _rosenbrock, (-1.2, 1.0), (1.0, 1.0))
+    return Surface("rosenbrock", _rosenbrock, (-1.2, 1.0), (1.0, 1.0))

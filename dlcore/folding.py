@@ -24,11 +24,15 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
     waiting: tuple[Any, Any] | None = None
     for i, layer in enumerate(layers):
         if isinstance(layer, BatchNorm):
-            s, t = _scale_and_shift(layer)
+            s = layer.gamma / layer.xp.sqrt(layer.running_var + layer.epsilon)
+            t = layer.beta - layer.running_mean * s
             if waiting:
                 waiting = waiting[0] * s, waiting[1] * s + t
             elif kept and isinstance(kept[-1][0], (Dense, Conv2D)):
-                _into_previous(kept[-1][1], s, t)
+                previous = kept[-1][1]
+                rows = previous["W"].reshape(*s.shape[:-2], -1, s.shape[-1])
+                previous["W"] = (rows * s).reshape(previous["W"].shape)
+                previous["b"] = previous["b"] * s + t
             else:
                 waiting = s, t
             continue
@@ -47,20 +51,6 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
     return kept
 
 
-def _scale_and_shift(layer: BatchNorm) -> tuple[Any, Any]:
-    s = layer.gamma / layer.xp.sqrt(layer.running_var + layer.epsilon)
-    return s, layer.beta - layer.running_mean * s
-
-
-def _into_previous(values: dict[str, Any], s: Any, t: Any) -> None:
-    w = values["W"]
-    matrix = w.reshape(*s.shape[:-2], -1, s.shape[-1])
-    values["W"] = (matrix * s).reshape(w.shape)
-    values["b"] = values["b"] * s + t
-
-
 def _refuse(found: str) -> None:
-    raise ValueError(
-        "fold_batch_norm: expected a Dense or Conv2D layer right before batch norm, or a Dense layer "
-        f"right behind it, got neither, {found}"
-    )
+    due = "a Dense or Conv2D layer right before batch norm, or a Dense layer right behind it"
+    raise ValueError(f"fold_batch_norm: expected {due}, got neither, {found}")

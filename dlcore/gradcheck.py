@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlcore import checks
 from dlcore.backend import Backend
 from dlcore.layers import Layer
 from dlcore.network import Network
@@ -20,6 +21,8 @@ def numerical(function: Callable[[], float], array: np.ndarray, step: float = 1e
 
     ``step`` h = 1e-6: the differences are right to about its square, and to rounding over it.
     """
+    kind = np.asarray(array).dtype  # steps in an array of integers would be cut to nothing
+    checks.expect(kind.kind == "f", "array", "a floating array", kind, TypeError)
     gradient = np.zeros_like(array)
     for i in np.ndindex(array.shape):
         old = array[i]
@@ -33,6 +36,8 @@ def numerical(function: Callable[[], float], array: np.ndarray, step: float = 1e
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference relative to the largest entry (or to 1e-3, if that is more)."""
+    due = f"shape {np.shape(expected)}"
+    checks.expect(np.shape(found) == np.shape(expected), "found", due, np.shape(found))
     return float(np.max(np.abs(found - expected)) / max(float(np.max(np.abs(expected))), 1e-3))
 
 
@@ -54,8 +59,7 @@ def check_layer(layer: Layer, x: np.ndarray, seeds: Any = 0, seed: int = 1) -> d
     value()
     errors = {"x": error(copied.backward(cotangent), numerical(value, x))}
     for name in copied.shapes:
-        exact = numerical(value, getattr(copied, name))
-        errors[name] = error(getattr(copied, "d" + name), exact)
+        errors[name] = error(getattr(copied, "d" + name), numerical(value, getattr(copied, name)))
     return errors
 
 
@@ -65,6 +69,7 @@ def check_loss(loss: Any, y: np.ndarray, target: np.ndarray, seed: int = 1) -> f
     ``y`` and ``target`` are host arrays as the loss takes them; ``seed`` (default 1) draws the weights.
     """
     y = np.array(y, dtype=np.float64)
+    checks.expect(hasattr(loss, "correct"), "loss", "a loss", repr(loss), TypeError)
     value, dy = loss(y, target)
     cotangent = np.random.default_rng(seed).standard_normal(np.shape(value))
     exact = numerical(lambda: float((loss(y, target)[0] * cotangent).sum()), y)

@@ -6,46 +6,40 @@ fans, and returns float64 weights with mean 0. A normal and a uniform draw of on
 variance; ``uniform`` covers :math:`\pm\sqrt{3\,\mathrm{Var}}`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dlcore import checks
 from dlcore.backend import one_blas_thread
-from dlcore.checks import Checked, checked
-
-if TYPE_CHECKING:
-    from dlcore.network import Network
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return ``(fan_in, fan_out)`` of a weight shape; ``ValueError`` with fewer than two axes."""
-    checks.expect(len(shape) >= 2, "shape", "(..., fan_in, fan_out)", shape)
+    checks.expect(np.ndim(shape) == 1 and len(shape) >= 2, "shape", "(..., fan_in, fan_out)", shape)
     area = math.prod(shape[:-2])
     return area * shape[-2], area * shape[-1]
 
 
 @dataclass(frozen=True)
-class normal(Checked):
+class normal(checks.Checked):
     r"""Normal weights: :math:`w \sim N(0, \sigma^2)`, with ``std`` :math:`\sigma` = 1 by default."""
 
-    std: float = checked(checks.real, 0, default=1.0)
+    std: float = checks.checked(checks.real, 0, default=1.0)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return self.std * rng.standard_normal(shape)
 
 
 @dataclass(frozen=True)
-class uniform(Checked):
+class uniform(checks.Checked):
     r"""Uniform weights: :math:`w \sim U(-r, r)`, ``limit`` r = 0.05; variance :math:`r^2/3`."""
 
-    limit: float = checked(checks.real, 0, default=0.05)
+    limit: float = checks.checked(checks.real, 0, default=0.05)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(-self.limit, self.limit, shape)
@@ -58,6 +52,7 @@ def _scaled(distribution: str, variance: Callable[[int, int], float]) -> Callabl
         return draw(rng, shape)
 
     initializer.__doc__ = variance.__doc__
+    initializer.__name__ = initializer.__qualname__ = f"{variance.__name__[1:]}_{distribution}"
     return initializer
 
 
@@ -85,14 +80,14 @@ he_normal, he_uniform = _scaled("normal", _he), _scaled("uniform", _he)
 
 
 @dataclass(frozen=True)
-class orthogonal(Checked):
+class orthogonal(checks.Checked):
     r"""Random rotation times ``gain``: :math:`W W^\top = g^2 I` or :math:`W^\top W = g^2 I`.
 
     Every singular value is ``gain`` (default 1). Leading kernel axes are folded into fan_in. Drawn as
     the Q of a normal matrix's QR decomposition with the signs of R's diagonal (Saxe et al. 2014).
     """
 
-    gain: float = checked(checks.real, 0, default=1.0)
+    gain: float = checks.checked(checks.real, 0, default=1.0)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         rows, columns = math.prod(shape[:-1]), shape[-1]
@@ -102,29 +97,24 @@ class orthogonal(Checked):
 
 
 #: Initializers that a layer accepts by name, with their defaults.
-NAMES: dict[str, Callable] = {
-    "normal": normal(),
-    "uniform": uniform(),
-    "lecun_normal": lecun_normal,
-    "lecun_uniform": lecun_uniform,
-    "glorot_normal": glorot_normal,
-    "glorot_uniform": glorot_uniform,
-    "he_normal": he_normal,
-    "he_uniform": he_uniform,
-    "orthogonal": orthogonal(),
-}
+_SCALED = (lecun_normal, lecun_uniform, glorot_normal, glorot_uniform, he_normal, he_uniform)
+NAMES: dict[str, Callable] = {initializer.__name__: initializer for initializer in _SCALED}
+NAMES |= {"normal": normal(), "uniform": uniform(), "orthogonal": orthogonal()}
 
 
-def get(initializer: str | Callable) -> Callable:
-    """Return an initializer from its name or itself; ``ValueError`` lists the names known."""
+def get(initializer: str | Callable, name: str = "initializer") -> Callable:
+    """Return an initializer from its name, its class or itself; ``ValueError`` lists the names known.
+
+    ``name`` is the argument's, for the message: "initializer" unless given.
+    """
     if callable(initializer):
-        return initializer
-    known = f"one of {sorted(NAMES)}"
-    checks.expect(initializer in NAMES, "initializer", known, repr(initializer))
+        return initializer() if isinstance(initializer, type) else initializer
+    known = sorted(NAMES)
+    checks.expect(initializer in known, name, f"one of {known}", repr(initializer))
     return NAMES[initializer]
 
 
-def lsuv(network: Network, x: Any, tolerance: float = 0.1, max_iterations: int = 10) -> np.ndarray:
+def lsuv(network: Any, x: Any, tolerance: float = 0.1, max_iterations: int = 10) -> np.ndarray:
     r"""Layer-sequential unit variance: orthogonal weights, scaled until outputs have variance 1.
 
     Layer by layer from the bottom, on the batch ``x`` (host array; shared, or with a replica axis):
@@ -135,6 +125,7 @@ def lsuv(network: Network, x: Any, tolerance: float = 0.1, max_iterations: int =
     all run as in prediction. Returns the variances reached, float64 ``(..., layers)``. Raises
     ``ValueError`` where an output does not vary or is not finite (Mishkin & Matas 2016).
     """
+    checks.expect(hasattr(network, "layers"), "network", "a Network", repr(network), TypeError)
     checks.real("tolerance", tolerance, 0, ends="()")
     checks.integer("max_iterations", max_iterations, 0)
     backend, reached = network.backend, []
@@ -142,17 +133,15 @@ def lsuv(network: Network, x: Any, tolerance: float = 0.1, max_iterations: int =
     with one_blas_thread(), backend.quiet():
         for i, layer in enumerate(network.layers):
             if layer.shapes.keys() == {"W", "b"}:
-                shape = layer.shapes["W"]
-                start = network.streams.draw(
-                    "lsuv", partial(orthogonal(), shape=shape), network.weights_below(i)
-                )
+                turn = partial(orthogonal(), shape=layer.shapes["W"])
+                start = network.streams.draw("lsuv", turn, network.weights_below(i))
                 layer.W[...] = backend.asarray(start)
                 reached.append(_unit_variance(network, i, a, tolerance, max_iterations))
             a = layer.forward(a, False)
     return np.stack(reached, axis=-1) if reached else np.ones((*network.streams.shape, 0))
 
 
-def _unit_variance(network: Network, i: int, a: Any, tolerance: float, most: int) -> np.ndarray:
+def _unit_variance(network: Any, i: int, a: Any, tolerance: float, most: int) -> np.ndarray:
     """Scale layer i's weights; return the variance of its outputs, one per replica."""
     layer, backend, shape = network.layers[i], network.backend, network.streams.shape
     for k in range(most + 1):

@@ -40,6 +40,10 @@ class Layer:
 
         def __setattr__(self, name: str, value: Any) -> None: ...
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave NumPy out, the class's own ``xp``: a module cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if value is not np}
+
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return initial parameters by name, drawn on the host."""
         return {}
@@ -63,12 +67,9 @@ class Dense(Layer):
     input_ndim = 2
 
     def __init__(
-        self,
-        fan_in: int,
-        fan_out: int,
-        initializer: str | Callable = "he_normal",
+        self, fan_in: int, fan_out: int, initializer: str | Callable = "he_normal",
         bias: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.fan_out = checks.integer("fan_out", fan_out, 1)
         self.initializer = initializers.get(initializer)
@@ -76,10 +77,8 @@ class Dense(Layer):
         self.shapes = {"W": (fan_in, fan_out), "b": (1, fan_out)}
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {
-            "W": self.initializer(rng, self.shapes["W"]),
-            "b": np.full(self.shapes["b"], self.bias),
-        }
+        w, b = self.shapes["W"], self.shapes["b"]
+        return {"W": self.initializer(rng, w), "b": np.full(b, self.bias)}
 
     def forward(self, x: Any, training: bool) -> Any:
         if x.ndim < 2 or x.shape[-1] != self.fan_in:
@@ -103,6 +102,8 @@ class Flatten(Layer):
         self.axes = checks.integer("axes", axes, 1)
 
     def forward(self, x: Any, training: bool) -> Any:
+        due = f"more than {self.axes} axes, (..., batch, ...)"
+        checks.expect(x.ndim > self.axes, "x", due, x.shape)
         self.shape = x.shape
         return x.reshape(*x.shape[: -self.axes], -1)
 
@@ -134,7 +135,8 @@ class BatchNorm(Layer):
         self.features = checks.integer("features", features, 1)
         self.momentum = checks.real("momentum", momentum, 0, 1)
         self.epsilon = checks.real("epsilon", epsilon, 0)
-        self.images, self.input_ndim = images, 4 if images else 2
+        self.images = checks.instance("images", images, bool)
+        self.input_ndim = 4 if images else 2
         own = (1, features)
         self.shapes = {"gamma": own, "beta": own}
         self.buffers = {"running_mean": (own, 0.0), "running_var": (own, 1.0)}
@@ -166,12 +168,10 @@ class BatchNorm(Layer):
             raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
         mean = rows.mean(axis=-2, keepdims=True)
         var = rows.var(axis=-2, keepdims=True)
-        for running, new, share in (
-            (self.running_mean, mean, a),
-            (self.running_var, var, a * n / (n - 1)),
-        ):
-            running *= 1 - a
-            running += share * new
+        self.running_mean *= 1 - a
+        self.running_mean += a * mean
+        self.running_var *= 1 - a
+        self.running_var += a * n / (n - 1) * var
         return mean, var
 
     def _rows(self, x: Any) -> Any:

@@ -25,7 +25,9 @@ class SoftmaxCrossEntropy:
     classes: Any = None
 
     def __call__(self, logits: Any, labels: Any) -> tuple[Any, Any]:
+        _expect_arrays(logits=logits, labels=labels)
         xp, batch = self.xp, logits.shape[-2]
+        checks.expect(labels.dtype.kind in "iu", "labels", "integers", labels.dtype)
         if labels.shape[-1:] != logits.shape[-2:-1] or labels.ndim > logits.ndim - 1:
             raise ValueError(f"labels: expected shape (..., {batch}), got {labels.shape}")
         z = logits - logits.max(axis=-1, keepdims=True)
@@ -85,7 +87,15 @@ class MeanSquaredError:
         return (abs(y - targets) < 0.5).all(axis=-1)
 
 
+def _expect_arrays(**given: Any) -> None:
+    """Raise ``TypeError`` for what is no array, ``ValueError`` for a first one without batch axis."""
+    for name, a in given.items():
+        checks.expect(hasattr(a, "ndim"), name, "an array", type(a).__name__, TypeError)
+    name, y = next(iter(given.items()))
+    checks.expect(y.ndim >= 2, name, "axes (..., batch, classes)", y.shape)
+
+
 def _same_shape(y: Any, targets: Any) -> None:
+    _expect_arrays(y=y, targets=targets)
     fits = targets.shape[-2:] == y.shape[-2:] and targets.ndim <= y.ndim
-    due = f"shape (..., {y.shape[-2]}, {y.shape[-1]})"
-    checks.expect(fits, "targets", due, targets.shape)
+    checks.expect(fits, "targets", f"shape (..., {y.shape[-2]}, {y.shape[-1]})", targets.shape)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dlcore import checks
-from dlcore.activations import Activation
+from dlcore.activations import Activation, made
 
 # Trapezoid nodes: derivatives of saturating units are steep, where Gauss-Hermite nodes are sparse.
 # An even number of them: none lies on the kink at zero, so that ReLU's halves are exact.
@@ -29,8 +29,12 @@ def expectation(function: Callable[[np.ndarray], np.ndarray], q: float) -> float
 
     Raises ``ValueError`` unless ``q`` >= 0.
     """
-    checks.expect(q >= 0, "q", "a variance >= 0", repr(q))
-    return float(_WEIGHT @ function(np.sqrt(q) * _Z))
+    checks.function("function", function)
+    return float(_WEIGHT @ function(np.sqrt(checks.real("q", q, 0)) * _Z))
+
+
+def _instance(given: Activation | type[Activation]) -> Activation:
+    return given if isinstance(given, Activation) else made(given)
 
 
 def variance(activation: Activation, q: float, sigma_w: float, sigma_b: float = 0.0) -> float:
@@ -38,16 +42,16 @@ def variance(activation: Activation, q: float, sigma_w: float, sigma_b: float = 
 
     ``sigma_b`` = 0 unless given.
     """
-    return sigma_w**2 * expectation(lambda z: activation.value(z) ** 2, q) + sigma_b**2
+    phi, b = _instance(activation), checks.real("sigma_b", sigma_b, 0)
+    squared = expectation(lambda z: phi.value(z) ** 2, q)
+    return checks.real("sigma_w", sigma_w, 0) ** 2 * squared + b**2
 
 
 def chi(activation: Activation, q: float, sigma_w: float) -> float:
     r"""Return :math:`\chi = \sigma_w^2 E[\phi'(\sqrt q z)^2]`, the factor on mean squared gradients."""
-
-    def squared_slope(z: np.ndarray) -> np.ndarray:
-        return np.asarray(activation.derivative(z, activation.value(z)), dtype=float) ** 2
-
-    return sigma_w**2 * expectation(squared_slope, q)
+    phi = _instance(activation)
+    squared = expectation(lambda z: (1.0 * phi.derivative(z, phi.value(z))) ** 2, q)
+    return checks.real("sigma_w", sigma_w, 0) ** 2 * squared
 
 
 def variances(
@@ -57,7 +61,7 @@ def variances(
 
     ``sigma_w`` and ``sigma_b`` (default 0) as in ``variance``.
     """
-    q = [first]
-    while len(q) < depth:
+    q = [checks.real("first", first, 0)]
+    while len(q) < checks.integer("depth", depth, 1):
         q.append(variance(activation, q[-1], sigma_w, sigma_b))
     return np.array(q)

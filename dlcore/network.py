@@ -6,7 +6,6 @@ import copy
 import functools
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from dlcore import backend as backends
 from dlcore import checks, folding, storage
-from dlcore.activations import Activation, ReLU
+from dlcore.activations import Activation, ReLU, made
 from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, Layer
 from dlcore.random import Noise, Streams
 
@@ -48,20 +47,18 @@ class Network:
     """
 
     def __init__(
-        self,
-        layers: Sequence[Layer] | Callable[[], list[Layer]],
-        seeds: int | Sequence[int] = 0,
-        backend: str | backends.Backend = "auto",
-    ) -> None:
-        made = layers() if callable(layers) else copy.deepcopy(list(layers))
-        if not made or not all(isinstance(layer, Layer) for layer in made):
+        self, layers: Sequence[Layer] | Callable[[], list[Layer]],
+        seeds: int | Sequence[int] = 0, backend: str | backends.Backend = "auto",
+    ) -> None:  # fmt: skip
+        made = layers() if callable(layers) else copy.deepcopy(layers)
+        good = isinstance(made, (list, tuple)) and len(made) > 0
+        if not good or not all(isinstance(layer, Layer) for layer in made):
             raise TypeError(f"layers: expected a non-empty list of layers, got {made!r}")
         once = len({id(layer) for layer in made}) == len(made)
         checks.expect(once, "layers", "each layer once (it remembers its input)", "one twice")
-        self.layers, self.streams = made, Streams(seeds)
+        self.layers, self.streams = list(made), Streams(seeds)
         self.backend = backends.get_backend(backend)
-        self.frozen: set[int] = set()
-        self.lr_factors: dict[int, float] = {}
+        self.frozen, self.lr_factors = set[int](), dict[int, float]()
         self.below = 0  # layers with weights below these, in the network that they come from
         self.slots = self._plan()
         total = self.slots[-1].stop if self.slots else 0
@@ -70,6 +67,14 @@ class Network:
         self._attach()
         self.initialize()
         self.start_epoch(0)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a copied or pickled state, and make the layers' arrays views again."""
+        vars(self).update(state)
+        kept = self.arrays()
+        self._attach()
+        for name, a in self.arrays().items():
+            a[...] = kept[name]
 
     @property
     def replicas(self) -> int:
@@ -91,13 +96,12 @@ class Network:
         return slots
 
     def _attach(self) -> None:
-        for layer in self.layers:
-            layer.xp = self.backend.xp
         for slot in self.slots:
             layer, span = self.layers[slot.layer], slice(slot.start, slot.stop)
             setattr(layer, slot.name, self.parameters[span].reshape(slot.shape))
             setattr(layer, "d" + slot.name, self.gradients[span].reshape(slot.shape))
         for layer in self.layers:
+            layer.xp = self.backend.xp
             for name, (own, value) in layer.buffers.items():
                 shape = (*self.streams.shape, *own)
                 setattr(layer, name, self.backend.xp.full(shape, value, dtype=self.backend.dtype))
@@ -110,10 +114,14 @@ class Network:
 
     def arrays(self) -> dict[str, Any]:
         """Return all parameters and buffers by layer and name, such as ``"0.W"``; no copies."""
-        named = (
-            (i, name) for i, la in enumerate(self.layers) for name in (*la.shapes, *la.buffers)
-        )
-        return {f"{i}.{name}": getattr(self.layers[i], name) for i, name in named}
+        found: dict[str, Any] = {}
+        for i, layer in enumerate(self.layers):
+            found |= {f"{i}.{n}": getattr(layer, n) for n in (*layer.shapes, *layer.buffers)}
+        return found
+
+    def memory(self) -> dict[str, Any]:
+        """Return ``arrays()`` and the gradients: all that a step reads or leaves behind."""
+        return {"gradients": self.gradients, **self.arrays()}
 
     def freeze(self, layers: int | str | Iterable[int | str]) -> None:
         """Keep layers as they are: optimizers pass them over, and they run in prediction mode.
@@ -132,14 +140,14 @@ class Network:
 
     def _indices(self, layers: int | str | Iterable[int | str]) -> set[int]:
         count, found = len(self.layers), set()
-        for item in [layers] if isinstance(layers, (int, str)) else layers:
+        several = np.iterable(layers) and not isinstance(layers, str)
+        for item in layers if several else [layers]:  # type: ignore[union-attr]
             if isinstance(item, str):
                 named = {i for i, layer in enumerate(self.layers) if type(layer).__name__ == item}
             else:
                 index = checks.integer("layers", item, -count)
                 named = {index % count} if index < count else set()
-            due = f"indices below {count} or names of classes"
-            checks.expect(named, "layers", due, repr(item))
+            checks.expect(named, "layers", f"indices below {count} or names of classes", repr(item))
             found |= named
         return found
 
@@ -160,7 +168,7 @@ class Network:
             for name, (_, value) in layer.buffers.items():
                 getattr(layer, name).fill(value)
             for name in layer.shapes:
-                initial = functools.partial(_initial, layer, name)
+                initial = functools.partial(_initial, layer, name, self.backend.dtype)
                 draw = self.streams.draw("weights", initial, self.weights_below(i))
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
@@ -170,7 +178,7 @@ class Network:
         Twins are noisy layers with equally many layers with weights below them. ``fit`` calls this
         before each epoch, counted from 1; a new network stands at epoch 0.
         """
-        places: list[int] = []
+        places, number = list[int](), checks.integer("number", number, 0)
         for i, layer in enumerate(self.layers):
             if layer.noisy:
                 own = self.weights_below(i)
@@ -207,6 +215,7 @@ class Network:
         Inputs without the replica axis are shared by all replicas. ``training`` (default False) lets
         noise act and batch norm take the batch's statistics; frozen layers predict all the same.
         """
+        checks.expect(hasattr(x, "ndim"), "x", "an array", type(x).__name__, TypeError)
         x = self.spread(x) if training else x
         for i, layer in enumerate(self.layers):
             x = layer.forward(x, training and i not in self.frozen)
@@ -217,29 +226,7 @@ class Network:
         for layer in reversed(self.layers[self.lowest :]):
             dy = layer.backward(dy)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all parameters and buffers to a safetensors file, whole or not at all.
-
-        The file is written beside ``path`` and then renamed, so that a crash leaves the old one.
-        """
-        storage.save(self, path)
-
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Read what ``save`` of a network with the same layers and replicas has written.
-
-        Raises ``ValueError`` for a damaged file, one of another format version, or one whose layers,
-        names, shapes or dtype are not this network's; the network is then as it was.
-        """
-        storage.load(self, path)
-
-    def copy_layers(self, source: Network, k: int) -> None:
-        """Copy the lowest ``k`` layers with weights, and all layers below the next one, from ``source``.
-
-        So batch norm behind the k-th comes along, with its running statistics. ``source`` has the same
-        number of replicas, or is a plain network, which all replicas then copy. Raises ``ValueError``
-        where the layers or the replicas do not match; the network is then as it was.
-        """
-        storage.copy_layers(self, source, k)
+    save, load, copy_layers = storage.save, storage.load, storage.copy_layers
 
     def fold_batch_norm(self) -> Network:
         """Return a network without batch norm whose predictions are equal to rounding.
@@ -256,35 +243,31 @@ class Network:
         return folded
 
 
-def _initial(layer: Layer, name: str, rng: np.random.Generator) -> np.ndarray:
-    return layer.initialize(rng)[name]
+def _initial(layer: Layer, name: str, dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
+    draw, due = layer.initialize(rng)[name], layer.shapes[name]
+    checks.expect(np.shape(draw) == due, "initializer", f"{name} of shape {due}", np.shape(draw))
+    return np.asarray(draw, dtype)
 
 
 def mlp_layers(
-    sizes: Sequence[int],
-    activation: type[Activation] | Callable[[], Activation] = ReLU,
-    initializer: str | Callable = "he_normal",
-    bias: float = 0.0,
-    batch_norm: str | bool = False,
-    dropout: float = 0.0,
-    input_dropout: float = 0.0,
-) -> list[Layer]:
+    sizes: Sequence[int], activation: type[Activation] | Callable[[], Activation] = ReLU,
+    initializer: str | Callable = "he_normal", bias: float = 0.0, batch_norm: str | bool = False,
+    dropout: float = 0.0, input_dropout: float = 0.0,
+) -> list[Layer]:  # fmt: skip
     """Return the layers of ``mlp``: hidden layers of dense, activation and options; a dense layer last.
 
     ``activation``, ``initializer``, ``bias``, ``batch_norm``, ``dropout``, ``input_dropout``: see ``mlp``.
     Raises ``ValueError`` or ``TypeError`` for others.
     """
-    if len(sizes) < 2:
-        raise ValueError(f"sizes: expected inputs, hidden widths and outputs, got {list(sizes)}")
-    if batch_norm not in (False, "before", "after"):
-        raise ValueError(f"batch_norm: expected 'before', 'after' or False, got {batch_norm!r}")
-    due = "a class such as ReLU"
-    checks.expect(callable(activation), "activation", due, repr(activation), TypeError)
+    checks.expect(len(sizes) >= 2, "sizes", "inputs, hidden widths and outputs", list(sizes))
+    checks.choice("batch_norm", batch_norm, "before", "after", False)
+    for name, rate in (("dropout", dropout), ("input_dropout", input_dropout)):
+        checks.real(name, rate, 0, 1, "[)")
     layers: list[Layer] = [Dropout(input_dropout)] if input_dropout else []
     for fan_in, width in itertools.pairwise(sizes[:-1]):
         layers.append(Dense(fan_in, width, initializer, bias))
         layers += [BatchNorm(width)] if batch_norm == "before" else []
-        layers.append(activation())
+        layers.append(made(activation))
         layers += [BatchNorm(width)] if batch_norm == "after" else []
         layers += [Dropout(dropout)] if dropout else []
     return [*layers, Dense(sizes[-2], sizes[-1], initializer, bias)]
@@ -303,8 +286,10 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     >>> [type(layer).__name__ for layer in mlp([4, 3, 2])()]
     ['Dense', 'ReLU', 'Dense']
     """
-    if isinstance(sizes, str) or np.ndim(sizes) != 1:
-        raise TypeError(f"sizes: expected a sequence of integers, got {sizes!r}")
+    good = np.iterable(sizes) and not isinstance(sizes, str)
+    checks.expect(good, "sizes", "a sequence of integers", repr(sizes), TypeError)
     for size in sizes:
         checks.integer("sizes", size, 1)
-    return functools.partial(mlp_layers, tuple(sizes), **options)
+    blueprint = functools.partial(mlp_layers, tuple(sizes), **options)
+    blueprint()  # refuses wrong options here, where they are given
+    return blueprint

@@ -12,6 +12,7 @@ stay in the cache; on a GPU one block holds everything, and a step is a handful 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import checks
-from dlcore.checks import Checked, checked
 from dlcore.network import Network, Slot
 
 #: Elements per block on the CPU (64 Ki floats are 256 KiB).
@@ -39,7 +39,7 @@ class Block(NamedTuple):
     factor: float = 1.0
 
 
-class Optimizer(Checked):
+class Optimizer(checks.Checked):
     """Base of all optimizers: subclasses name their ``state`` and give ``direction``.
 
     ``bind(network)`` returns a copy with fresh state for that network; ``step(lr, decay)`` updates it.
@@ -56,12 +56,19 @@ class Optimizer(Checked):
 
     def bind(self, network: Network) -> Optimizer:
         """Return a copy of this optimizer with zeroed state for ``network``."""
+        count = len(network.layers)
+        wrong = sorted(set(network.lr_factors) - set(range(count)))
+        checks.expect(not wrong, "lr_factors", f"indices of layers below {count}", wrong)
         bound = copy.copy(self)
         bound.xp, bound.t = network.backend.xp, 0
         bound.buffers = tuple(bound.xp.zeros_like(network.parameters) for _ in self.state)
         make = _blocks_on_cpu if bound.xp is np else _block_on_device
         bound.blocks = list(make(network, bound.buffers))
         return bound
+
+    def memory(self) -> dict[str, Any]:
+        """Return the live arrays of the state; the steps done are not among them."""
+        return {str(i): buffer for i, buffer in enumerate(self.buffers)}
 
     def step(self, lr: Any, decay: Any = None) -> None:
         """Update all parameters; ``lr`` is a device array ``(R,)``.
@@ -101,7 +108,7 @@ class Momentum(Optimizer):
     ``momentum`` :math:`\mu` = 0.9; PyTorch's convention, in which lr is not multiplied by 1 − μ.
     """
 
-    momentum: float = checked(checks.real, 0, 1, default=0.9)
+    momentum: float = checks.checked(checks.real, 0, 1, default=0.9)
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
@@ -129,7 +136,7 @@ class AdaGrad(Optimizer):
     in PyTorch (Keras: 0.1).
     """
 
-    epsilon: float = checked(checks.real, 0, default=1e-10)
+    epsilon: float = checks.checked(checks.real, 0, default=1e-10)
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
@@ -147,8 +154,8 @@ class RMSProp(Optimizer):
     is not corrected for it.
     """
 
-    beta2: float = checked(checks.real, 0, 1, "[)", default=0.9)
-    epsilon: float = checked(checks.real, 0, default=1e-8)
+    beta2: float = checks.checked(checks.real, 0, 1, "[)", default=0.9)
+    epsilon: float = checks.checked(checks.real, 0, default=1e-8)
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
@@ -168,10 +175,10 @@ class Adam(Optimizer):
     :math:`\hat m = m`, :math:`\hat v = v`.
     """
 
-    beta1: float = checked(checks.real, 0, 1, "[)", default=0.9)
-    beta2: float = checked(checks.real, 0, 1, "[)", default=0.999)
-    epsilon: float = checked(checks.real, 0, default=1e-8)
-    bias_correction: bool = field(default=True, kw_only=True)
+    beta1: float = checks.checked(checks.real, 0, 1, "[)", default=0.9)
+    beta2: float = checks.checked(checks.real, 0, 1, "[)", default=0.999)
+    epsilon: float = checks.checked(checks.real, 0, default=1e-8)
+    bias_correction: bool = checks.checked(checks.instance, bool, default=True, kw_only=True)
     state = ("m", "v")
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
@@ -200,7 +207,7 @@ class AdamW(Adam):
     ``epsilon`` and ``bias_correction`` as in ``Adam``.
     """
 
-    weight_decay: float = checked(checks.real, 0, default=0.01, kw_only=True)
+    weight_decay: float = checks.checked(checks.real, 0, default=0.01, kw_only=True)
 
 
 @dataclass(eq=False)
@@ -213,7 +220,7 @@ class NAdam(Adam):
     1e-8, ``momentum_decay`` :math:`\psi` = 0.004.
     """
 
-    momentum_decay: float = checked(checks.real, 0, default=0.004)
+    momentum_decay: float = checks.checked(checks.real, 0, default=0.004)
     bias_correction: bool = field(default=True, init=False, repr=False)
 
     def mu(self, t: int) -> float:
@@ -274,11 +281,8 @@ def _block_on_device(network: Network, buffers: tuple[Any, ...]) -> Iterator[Blo
 
 def _runs(network: Network) -> list[list[Slot]]:
     """Group the slots that learn into neighbours with one learning-rate factor."""
-    runs: list[list[Slot]] = []
-    for slot in network.trainable:
-        joined = runs and runs[-1][-1].stop == slot.start
-        if joined and _factor(network, runs[-1][-1]) == _factor(network, slot):
-            runs[-1].append(slot)
-        else:
-            runs.append([slot])
-    return runs
+
+    def kind(slot: Slot) -> tuple[bool, float]:
+        return slot.layer not in network.frozen, _factor(network, slot)
+
+    return [list(run) for (learns, _), run in itertools.groupby(network.slots, kind) if learns]

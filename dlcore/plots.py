@@ -5,34 +5,21 @@ mean over ``seed``. Colours are Okabe and Ito's, which colour-blind readers can 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from scipy import stats
 
+from dlcore import checks
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE: dict[Any, Any] = {
-    "figure.figsize": (6.4, 3.8),
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
-    "font.size": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-    "axes.prop_cycle": rcsetup.cycler(color=COLORS),
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "savefig.bbox": "tight",
-}
+STYLE = mpl.rc_params_from_file(Path(__file__).parent / "data" / "book.mplstyle", True, False)
 
 
 def use_style() -> None:
@@ -40,31 +27,37 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
+def _with_dims(name: str, data: Any, *dims: str) -> Any:
+    due, kinds = f"dimensions {dims}", (xr.DataArray, xr.Dataset)
+    found = checks.instance(name, data, kinds, "an xarray.DataArray").dims
+    checks.expect(set(dims) <= set(found), name, due, tuple(found))
+    return data
+
+
 def mean_band(values: Any, level: float = 0.95) -> tuple[Any, Any, Any]:
     """Return mean, low and high over ``seed``: the t interval at ``level``."""
-    n = values.sizes["seed"]
+    n = _with_dims("values", values, "seed").sizes["seed"]
+    checks.real("level", level, 0, 1, "()")
     mean = values.mean("seed")
     half = stats.t.ppf((1 + level) / 2, n - 1) * values.std("seed", ddof=1) / np.sqrt(n)
     return mean, mean - half, mean + half
 
 
 def bands(
-    data: xr.DataArray,
-    x: str,
-    hue: str | None = None,
-    *,
-    ax: Axes | None = None,
-    labels: Sequence[str] | None = None,
-    log: bool = False,
-    runs: bool = False,
-) -> Axes:
+    data: xr.DataArray, x: str, hue: str | None = None, *, ax: Axes | None = None,
+    labels: Sequence[str] | None = None, log: bool = False, runs: bool = False,
+) -> Axes:  # fmt: skip
     """Draw the mean over ``seed`` against dimension ``x``, one line and band per ``hue``.
 
     ``log`` takes geometric means and a logarithmic axis. ``runs`` draws every seed thinly instead of
-    the band. Lines differ in colour and marker, or are labelled by ``labels``.
+    the band. Lines differ in colour and marker, or are labelled by ``labels``, one per line. Raises
+    ``ValueError`` for dimensions that are not there, or another number of labels.
     """
-    ax = ax or plt.subplots()[1]
+    _with_dims("data", data, x, "seed", *([hue] if hue else []))
     groups = data[hue].values if hue else [None]
+    if labels and len(labels) != len(groups):
+        raise ValueError(f"labels: expected {len(groups)} labels, one per line, got {labels}")
+    ax = ax or plt.subplots()[1]
     for i, group in enumerate(groups):
         one = data.sel({hue: group}) if hue else data
         one = one.dropna(x, how="all")
@@ -100,6 +93,7 @@ def lr_sensitivity(data: xr.DataArray, hue: str | None = None, **options: Any) -
 
     ``data`` has dims ``lr``, ``seed`` and ``hue``; where it has ``epoch`` the last one is taken.
     """
+    _with_dims("data", data, "lr", "seed")
     data = data.isel(epoch=-1) if "epoch" in data.dims else data
     ax = bands(data, "lr", hue, **options)
     ax.set_xscale("log")
@@ -119,14 +113,18 @@ def trajectories(
     ``surface`` has ``value(points)``, such as ``dlcore.datasets.ravine()`` (default: no contours).
     ``names`` labels the paths; ``ax`` is drawn on, a new one by default.
     """
+    paths, many = np.asarray(paths), len(names)
+    good = paths.ndim == 3 and paths.shape[-1] == 2
+    checks.expect(good, "paths", "shape (n, steps, 2)", paths.shape)
+    checks.expect(many == len(paths), "names", f"{len(paths)} names, one per path", many)
+    good = surface is None or hasattr(surface, "value")
+    checks.expect(good, "surface", "a surface such as ravine()", repr(surface), TypeError)
     ax = ax or plt.subplots()[1]
-    paths = np.asarray(paths)
     for i, (path, name) in enumerate(zip(paths, names, strict=True)):
         ax.plot(*path.T, marker=MARKERS[i], ms=3, lw=1.2, color=COLORS[i], label=name)
     if surface is not None:
         (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
         grid = np.stack(np.meshgrid(np.linspace(left, right, 90), np.linspace(bottom, top, 90)), -1)
-        ax.contour(
-            grid[..., 0], grid[..., 1], surface.value(grid), 14, colors="#999999", linewidths=0.6
-        )
+        x, y, z = grid[..., 0], grid[..., 1], surface.value(grid)
+        ax.contour(x, y, z, 14, colors="#999999", linewidths=0.6)
     return ax

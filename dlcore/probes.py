@@ -18,7 +18,10 @@ from dlcore.training import on_backend
 
 def weight_slots(network: Network) -> list[Any]:
     """Return the slots of the input weights W, lowest layer first."""
-    return [slot for slot in network.slots if slot.name == "W"]
+    slots = checks.instance("network", network, Network).slots
+    found = [slot for slot in slots if slot.name == "W"]
+    checks.expect(found, "network", "a layer with weights W", "none")
+    return found
 
 
 def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
@@ -26,6 +29,7 @@ def gradient_rms(network: Network, before: Any = None) -> dict[str, Any]:
 
     ``before`` is not read; ``fit`` gives it to each probe.
     """
+    weight_slots(network)
     xp = network.backend.xp
     rms = [_rms(network, g) for g in _weights(network, network.gradients)]
     return {"gradient_rms": xp.stack(rms, axis=-1)}
@@ -36,6 +40,9 @@ def relative_update(network: Network, before: Any) -> dict[str, Any]:
 
     ``before`` holds the parameters before it, flat as ``network.parameters``.
     """
+    due = checks.instance("network", network, Network).parameters.shape
+    came = getattr(before, "shape", None)
+    checks.expect(came == due, "before", f"parameters of shape {due}", came)
     xp, ratios = network.backend.xp, []
     pairs = zip(_weights(network, network.parameters), _weights(network, before), strict=True)
     for new, old in pairs:
@@ -79,7 +86,8 @@ def signals(
     """
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     backend, labels = network.backend, np.asarray(labels)
-    checks.expect(weight_slots(network), "network", "a layer with weights W", "none")
+    weight_slots(network)
+    checks.real("saturated_below", saturated_below, 0)
     a, rows = network.spread(backend.asarray(x)), []
     for layer in network.layers:
         a = layer.forward(a, True)
@@ -103,15 +111,13 @@ def signals(
     return _labelled(network, rows)
 
 
-def _activation_statistics(
-    network: Network, layer: Activation, saturated_below: float
-) -> dict[str, Any]:
+def _activation_statistics(network: Network, layer: Activation, below: float) -> dict[str, Any]:
     slope = abs(_rows(network, layer.derivative(layer.z, layer.a) * 1.0))
     a = _rows(network, layer.a)
     return {
         "mean": a.mean(axis=(-2, -1)),
         "output_variance": a.var(axis=(-2, -1)),
-        "saturated": (slope < saturated_below).mean(axis=(-2, -1)),
+        "saturated": (slope < below).mean(axis=(-2, -1)),
         "dead": (slope.max(axis=-2) == 0).mean(axis=-1),
     }
 

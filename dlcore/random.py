@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +16,13 @@ def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
     The same arguments always give the same numbers, whatever was drawn before; other arguments give
     independent ones (``SeedSequence`` of seed, a checksum of ``purpose``, and ``index``).
     """
-    key = [checks.integer("seed", seed, 0), zlib.crc32(purpose.encode()), *index]
+    checks.instance("purpose", purpose, str)
+    key = [checks.integer("seed", seed, 0), zlib.crc32(purpose.encode())]
+    key += [checks.integer("index", i, 0) for i in index]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+Draw = Callable[[np.random.Generator], np.ndarray]
 
 
 class Streams:
@@ -31,8 +36,8 @@ class Streams:
     """
 
     def __init__(self, seeds: int | Sequence[int]) -> None:
-        if np.ndim(seeds):
-            given = list(cast("Sequence[int]", seeds))
+        if np.iterable(seeds) and not isinstance(seeds, (str, set, dict)):
+            given = list(seeds)
             checks.expect(given, "seeds", "at least one seed", "none")
             self.shape: tuple[int, ...] = (len(given),)
             self.seeds = tuple(checks.integer("seeds", s, 0) for s in given)
@@ -41,10 +46,9 @@ class Streams:
         self.unique = tuple(dict.fromkeys(self.seeds))
         self.index = np.array([self.unique.index(s) for s in self.seeds])
 
-    def draw(
-        self, purpose: str, function: Callable[[np.random.Generator], np.ndarray], *index: int
-    ) -> np.ndarray:
+    def draw(self, purpose: str, function: Draw, *index: int) -> np.ndarray:
         """Stack ``function(rng)`` over replicas: shape ``replicas + draw``, one draw per seed."""
+        checks.function("function", function, "a function of a generator")
         draws = np.stack([function(stream(seed, purpose, *index)) for seed in self.unique])
         return draws[self.index] if self.shape else draws[0]
 
@@ -64,14 +68,15 @@ class Noise:
     """
 
     def __init__(self, streams: Streams, backend: Backend, purpose: str, *index: int) -> None:
-        self.streams, self.backend = streams, backend
+        self.streams = checks.instance("streams", streams, Streams)
+        self.backend = checks.instance("backend", backend, Backend)
         self.dtype, self.on_host = backend.dtype, backend.xp is np
         if self.on_host:
             self.generators = [stream(seed, purpose, *index) for seed in streams.unique]
         else:
             key = [zlib.crc32(purpose.encode()), *index, *streams.seeds]
             state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-            self.generators = [backend.rng(int(state.item()))]
+            self.generators = [backend.xp.random.default_rng(int(state.item()))]
 
     def uniform(self, shape: tuple[int, ...]) -> Any:
         """Return uniform numbers in [0, 1), of the backend's type; ``shape`` begins with the replicas."""
@@ -91,6 +96,5 @@ class Noise:
         draws = np.empty((len(self.generators), *shape[axes:]), dtype=self.dtype)
         for i, generator in enumerate(self.generators):
             getattr(generator, kind)(out=draws[i : i + 1], dtype=self.dtype)
-        if not axes:
-            return draws[0]
-        return draws if len(draws) == len(self.streams.seeds) else draws[self.streams.index]
+        several = draws if len(draws) == len(self.streams.seeds) else draws[self.streams.index]
+        return several if axes else several[0]

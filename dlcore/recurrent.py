@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks, initializers
-from dlcore.activations import Activation, Tanh
+from dlcore.activations import Activation, Tanh, made
 from dlcore.layers import Layer
 
 
@@ -23,35 +23,28 @@ class SimpleRNN(Layer):
     input_ndim = 3
 
     def __init__(
-        self,
-        fan_in: int,
-        units: int,
-        activation: type[Activation] = Tanh,
+        self, fan_in: int, units: int, activation: type[Activation] = Tanh,
         initializer: str | Callable = "glorot_uniform",
         recurrent_initializer: str | Callable = "orthogonal",
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.fan_in = checks.integer("fan_in", fan_in, 1)
         self.units = checks.integer("units", units, 1)
-        if not callable(activation):
-            raise TypeError(f"activation: expected a class such as Tanh, got {activation!r}")
-        self.activation = activation()
+        self.activation = made(activation)
         self.initializer = initializers.get(initializer)
-        self.recurrent_initializer = initializers.get(recurrent_initializer)
+        name = "recurrent_initializer"
+        self.recurrent_initializer = initializers.get(recurrent_initializer, name)
         self.shapes = {"W": (fan_in, units), "U": (units, units), "b": (1, units)}
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {
-            "W": self.initializer(rng, self.shapes["W"]),
-            "U": self.recurrent_initializer(rng, self.shapes["U"]),
-            "b": np.zeros(self.shapes["b"]),
-        }
+        w = self.initializer(rng, self.shapes["W"])
+        u = self.recurrent_initializer(rng, self.shapes["U"])
+        return {"W": w, "U": u, "b": np.zeros(self.shapes["b"])}
 
     def forward(self, x: Any, training: bool) -> Any:
         if x.ndim < 3 or x.shape[-1] != self.fan_in:
             raise ValueError(f"x: expected shape (..., batch, time, {self.fan_in}), got {x.shape}")
         self.activation.xp = self.xp
-        replicas = self.W.shape[:-2]
-        h = self.xp.zeros((*replicas, x.shape[-3], self.units), dtype=self.W.dtype)
+        h = self.xp.zeros((*self.W.shape[:-2], x.shape[-3], self.units), dtype=self.W.dtype)
         self.x, self.z, self.h = x, [], [h]
         for t in range(x.shape[-2]):
             z = x[..., t, :] @ self.W + h @ self.U + self.b

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
-from dlcore.checks import Checked, checked
 from dlcore.network import Network
 
 
@@ -65,14 +64,14 @@ class L1(L2):
 
 
 @dataclass(frozen=True)
-class MaxNorm(Checked):
+class MaxNorm(checks.Checked):
     r"""Limit to the weights into each unit: :math:`w \leftarrow w \min(1, \gamma/\lVert w\rVert)`.
 
     Holds after every step. ``max_norm`` :math:`\gamma > 0`; w is a column of W (of U, on its own), in a
     convolution all weights of one output channel (Srebro & Shraibman 2005; Srivastava et al. 2014).
     """
 
-    max_norm: float = checked(checks.real, 0, math.inf, "(]")
+    max_norm: float = checks.checked(checks.real, 0, math.inf, "(]")
 
     def weights(self, network: Network) -> None:
         """Scale weights that are too long, in place."""
@@ -83,13 +82,13 @@ class MaxNorm(Checked):
 
 
 @dataclass(frozen=True)
-class clip_by_norm(Checked):
+class clip_by_norm(checks.Checked):
     r"""Scale a replica's whole gradient down to norm c: :math:`g \leftarrow g \min(1, c/\lVert g\rVert)`.
 
     ``max_norm`` c > 0; the norm is over all parameters of one replica that learn (Pascanu et al. 2013).
     """
 
-    max_norm: float = checked(checks.real, 0, math.inf, "(]")
+    max_norm: float = checks.checked(checks.real, 0, math.inf, "(]")
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""
@@ -101,23 +100,11 @@ class clip_by_norm(Checked):
             g *= scale.reshape(*shape, *_ones(network, g))
 
 
-@dataclass(frozen=True)
-class clip_by_value(Checked):
-    r"""Limit each component of the gradient: :math:`g \leftarrow \max(-c, \min(c, g))`.
-
-    ``limit`` c > 0. Unlike ``clip_by_norm`` it turns the gradient (Mikolov 2012).
-    """
-
-    limit: float = checked(checks.real, 0, math.inf, "(]")
-
-    def gradients(self, network: Network) -> None:
-        """Clip ``network.gradients`` in place."""
-        g = network.gradients
-        network.backend.xp.clip(g, -self.limit, self.limit, out=g)
+MONITORS = ("valid_loss", "train_loss", "valid_accuracy")
 
 
 @dataclass(frozen=True)
-class EarlyStopping(Checked):
+class EarlyStopping(checks.Checked):
     """Stop a replica that has not improved, and give it its best weights back (Prechelt 1998).
 
     A record is better if its ``monitor`` beats the best so far by more than ``min_delta`` (default 0):
@@ -127,15 +114,9 @@ class EarlyStopping(Checked):
     marked in ``diverged`` keep their zeros. Raises ``ValueError`` or ``TypeError`` for other arguments.
     """
 
-    patience: int = checked(checks.integer, 1)
-    min_delta: float = checked(checks.real, 0, default=0.0)
-    monitor: str = "valid_loss"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = self.monitor in ("valid_loss", "train_loss", "valid_accuracy")
-        due = "'valid_loss', 'train_loss' or 'valid_accuracy'"
-        checks.expect(known, "monitor", due, repr(self.monitor))
+    patience: int = checks.checked(checks.integer, 1)
+    min_delta: float = checks.checked(checks.real, 0, default=0.0)
+    monitor: str = checks.checked(checks.choice, *MONITORS, default="valid_loss")
 
     def begin(self, network: Network) -> Watch:
         """Return what one run remembers."""
@@ -161,12 +142,17 @@ class Watch:
         value = np.reshape(values[self.rule.monitor], -1)
         value = -value if self.rule.monitor == "valid_accuracy" else value
         better = (value < self.best - self.rule.min_delta) & ~self.stopped
-        self.best = np.where(better, value, self.best)
+        np.copyto(self.best, value, where=better)
         self.best_epoch[better] = epoch
         self.stopped_epoch[~self.stopped] = epoch
         self.stopped |= epoch - self.best_epoch >= self.rule.patience
         if better.any():
             self._copy(self.network.arrays(), self.kept, better)
+
+    def memory(self) -> dict[str, Any]:
+        """Return the live arrays that ``record`` changes in place."""
+        host = {n: vars(self)[n] for n in ("best", "best_epoch", "stopped_epoch", "stopped")}
+        return host | {f"kept {name}": a for name, a in self.kept.items()}
 
     def restore(self, replicas: np.ndarray) -> None:
         """Give replicas (a host mask) their best weights back."""
@@ -192,10 +178,6 @@ def _ones(network: Network, a: Any) -> tuple[int, ...]:
 
 def _weights(network: Network) -> list[tuple[tuple[int, ...], Any, Any]]:
     """Return own axes, values and gradients of the weights that learn."""
-    found = []
-    for slot in network.trainable:
-        if slot.name[0].isupper():
-            layer = network.layers[slot.layer]
-            w, g = getattr(layer, slot.name), getattr(layer, "d" + slot.name)
-            found.append((_own(network, w), w, g))
-    return found
+    slots = [(network.layers[s.layer], s.name) for s in network.trainable if s.name[0].isupper()]
+    pairs = [(getattr(layer, name), getattr(layer, "d" + name)) for layer, name in slots]
+    return [(_own(network, w), w, g) for w, g in pairs]

@@ -21,14 +21,8 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
-from dlcore.checks import Checked, checked
 
-
-def _callable(name: str, value: Any) -> Any:
-    good = callable(value) and not isinstance(value, type)
-    due = "a schedule such as cosine() or a function of (step, steps)"
-    checks.expect(good, name, due, repr(value), TypeError)
-    return value
+_DUE = "a schedule such as cosine() or a function of (step, steps)"
 
 
 def _length(name: str, value: Any) -> float:
@@ -38,10 +32,11 @@ def _length(name: str, value: Any) -> float:
 
 
 def _each(name: str, values: Any, check: Callable, *limits: Any) -> tuple:
-    return tuple(check(name, value, *limits) for value in values)
+    given = checks.instance(name, values, (tuple, list), "a sequence")
+    return tuple(check(name, value, *limits) for value in given)
 
 
-class Schedule(Checked):
+class Schedule(checks.Checked):
     """Base of all schedules; subclasses give ``__call__``."""
 
     def __call__(self, step: int, steps: int) -> Any:
@@ -54,6 +49,10 @@ class Schedule(Checked):
 
     def record(self, valid_loss: Any) -> None:
         """Take note of the validation losses at a record of ``fit``."""
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return the live arrays that ``record`` changes in place, for a checkpoint."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ class piecewise(Schedule):
     ``ValueError`` for other numbers of factors, or boundaries that do not rise.
     """
 
-    boundaries: Sequence[float] = checked(_each, _length, default=(0.5, 0.75))
-    factors: Sequence[float] = checked(_each, checks.real, 0, default=(1.0, 0.1, 0.01))
+    boundaries: Sequence[float] = checks.checked(_each, _length, default=(0.5, 0.75))
+    factors: Sequence[float] = checks.checked(_each, checks.real, 0, default=(1.0, 0.1, 0.01))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,13 +78,11 @@ class piecewise(Schedule):
         rising = alike and list(self.boundaries) == sorted(set(self.boundaries))
         due = "rising values, all steps or all shares"
         checks.expect(rising, "boundaries", due, self.boundaries)
-        due = f"{len(self.boundaries) + 1}, one more than boundaries"
-        found = len(self.factors)
-        checks.expect(found == len(self.boundaries) + 1, "factors", due, found)
+        found, count = len(self.factors), len(self.boundaries) + 1
+        checks.expect(found == count, "factors", f"{count}, one more than boundaries", found)
 
     def __call__(self, step: int, steps: int) -> float:
-        at = [_steps(b, steps) for b in self.boundaries]
-        return self.factors[bisect_right(at, step)]
+        return self.factors[bisect_right([_steps(b, steps) for b in self.boundaries], step)]
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ class exponential(Schedule):
     ``rate`` = 0.1 in (0, 1], ``length`` = 1.0, the whole run.
     """
 
-    rate: float = checked(checks.real, 0, 1, "(]", default=0.1)
-    length: float = checked(_length, default=1.0)
+    rate: float = checks.checked(checks.real, 0, 1, "(]", default=0.1)
+    length: float = checks.checked(_length, default=1.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.rate ** (step / _steps(self.length, steps))
@@ -109,8 +106,8 @@ class inverse_time(Schedule):
     ``length`` = 0.1, ``power`` p = 1; p = ½ is the classical :math:`1/\sqrt k` (Robbins & Monro 1951).
     """
 
-    length: float = checked(_length, default=0.1)
-    power: float = checked(checks.real, 0, default=1.0)
+    length: float = checks.checked(_length, default=0.1)
+    power: float = checks.checked(checks.real, 0, default=1.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return (1 + step / _steps(self.length, steps)) ** -self.power
@@ -123,8 +120,8 @@ class polynomial(Schedule):
     ``end`` e = 0 is the factor that step n would have.
     """
 
-    power: float = checked(checks.real, 0, default=1.0)
-    end: float = checked(checks.real, 0, default=0.0)
+    power: float = checks.checked(checks.real, 0, default=1.0)
+    end: float = checks.checked(checks.real, 0, default=0.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.end + (1 - self.end) * (1 - step / steps) ** self.power
@@ -137,7 +134,7 @@ class cosine(Schedule):
     ``end`` e = 0 is the factor that step n would have. No restarts.
     """
 
-    end: float = checked(checks.real, 0, default=0.0)
+    end: float = checks.checked(checks.real, 0, default=0.0)
 
     def __call__(self, step: int, steps: int) -> float:
         return _half_cosine(1.0, self.end, step / steps)
@@ -151,9 +148,9 @@ class one_cycle(Schedule):
     ``end``. Defaults 1/25 and 1/250,000, PyTorch's; momentum is not cycled.
     """
 
-    peak: float = checked(checks.real, 0, 1, "()", default=0.3)
-    start: float = checked(checks.real, 0, default=1 / 25)
-    end: float = checked(checks.real, 0, default=1 / 250_000)
+    peak: float = checks.checked(checks.real, 0, 1, "()", default=0.3)
+    start: float = checks.checked(checks.real, 0, default=1 / 25)
+    end: float = checks.checked(checks.real, 0, default=1 / 250_000)
 
     def __call__(self, step: int, steps: int) -> float:
         top = max(0.0, self.peak * steps - 1)
@@ -171,8 +168,8 @@ class warmup(Schedule):
     ``length`` s = 0.1. (Goyal et al. 2017)
     """
 
-    length: float = checked(_length, default=0.1)
-    then: Callable[[int, int], Any] = checked(_callable, default=constant())  # noqa: RUF009
+    length: float = checks.checked(_length, default=0.1)
+    then: Callable[[int, int], Any] = checks.checked(checks.function, _DUE, default=constant())  # noqa: RUF009
 
     def __call__(self, step: int, steps: int) -> Any:
         s = _steps(self.length, steps)
@@ -182,8 +179,10 @@ class warmup(Schedule):
         return warmup(self.length, begin(self.then, replicas))
 
     def record(self, valid_loss: Any) -> None:
-        if isinstance(self.then, Schedule):
-            self.then.record(valid_loss)
+        self.then.record(valid_loss)  # type: ignore[attr-defined]  # as ``begin`` has made it
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return self.then.memory()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -197,11 +196,11 @@ class ReduceOnPlateau(Schedule):
     threshold is a difference). Without validation data ``record`` raises ``ValueError``.
     """
 
-    factor: float = checked(checks.real, 0, 1, "()", default=0.1)
-    patience: int = checked(checks.integer, 0, default=10)
-    threshold: float = checked(checks.real, 0, 1, "[)", default=1e-4)
-    cooldown: int = checked(checks.integer, 0, default=0)
-    end: float = checked(checks.real, 0, default=0.0)
+    factor: float = checks.checked(checks.real, 0, 1, "()", default=0.1)
+    patience: int = checks.checked(checks.integer, 0, default=10)
+    threshold: float = checks.checked(checks.real, 0, 1, "[)", default=1e-4)
+    cooldown: int = checks.checked(checks.integer, 0, default=0)
+    end: float = checks.checked(checks.real, 0, default=0.0)
 
     def begin(self, replicas: int) -> Schedule:
         return _Plateau(self, replicas)
@@ -216,20 +215,23 @@ class _Plateau(Schedule):
         self.bad, self.rest = np.zeros(replicas, int), np.zeros(replicas, int)
 
     def __call__(self, step: int, steps: int) -> np.ndarray:
-        return self.factors
+        return self.factors.copy()
 
     def record(self, valid_loss: Any) -> None:
         own, loss = self.settings, np.reshape(valid_loss, self.best.shape)
         if np.isnan(loss).any():
-            raise ValueError("schedule: ReduceOnPlateau needs validation data, got none")
+            raise ValueError("schedule: expected validation data for ReduceOnPlateau, got none")
         better = loss < self.best * (1 - own.threshold)
-        self.best = np.where(better, loss, self.best)
-        self.bad = np.where(better | (self.rest > 0), 0, self.bad + 1)
-        self.rest = np.maximum(self.rest - 1, 0)
+        np.copyto(self.best, loss, where=better)
+        self.bad[...] = np.where(better | (self.rest > 0), 0, self.bad + 1)
+        np.maximum(self.rest - 1, 0, out=self.rest)
         late = self.bad > own.patience
         lower = np.minimum(self.factors, np.maximum(self.factors * own.factor, own.end))
-        self.factors = np.where(late, lower, self.factors)
+        np.copyto(self.factors, lower, where=late)
         self.rest[late], self.bad[late] = own.cooldown, 0
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return {name: vars(self)[name] for name in ("factors", "best", "bad", "rest")}
 
 
 class _Function(Schedule):
@@ -247,7 +249,7 @@ def begin(schedule: Callable[[int, int], Any] | None, replicas: int) -> Schedule
 
     Raises ``TypeError`` for anything else.
     """
-    made = constant() if schedule is None else _callable("schedule", schedule)
+    made = constant() if schedule is None else checks.function("schedule", schedule, _DUE)
     return made.begin(replicas) if isinstance(made, Schedule) else _Function(made)
 
 

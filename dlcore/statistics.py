@@ -53,11 +53,13 @@ def interval(values: ArrayLike, level: float = 0.95, axis: int | str | None = No
     Source: Student, Biometrika 6, 1908.
     """
     if isinstance(axis, str):
-        if not hasattr(values, "get_axis_num"):
-            raise TypeError(f"axis: {axis!r} needs an xarray, got {type(values).__name__}")
-        axis = int(values.get_axis_num(axis))
+        if axis not in getattr(values, "dims", ()):
+            came = type(values).__name__
+            raise TypeError(f"axis: expected an xarray with dimension {axis!r}, got {came}")
+        axis = int(values.get_axis_num(axis))  # type: ignore[union-attr]
     x = _array("values", values, ndim=1 if axis is None else None)
-    axis = axis or 0
+    axis = checks.integer("axis", axis or 0, -x.ndim)
+    checks.expect(axis < x.ndim, "axis", f"an axis of shape {x.shape}", axis)
     n = x.shape[axis]
     half = _t(level, n) * x.std(axis=axis, ddof=1) / math.sqrt(n)
     return _interval(x.mean(axis=axis), half, n, level)
@@ -99,11 +101,9 @@ def ratio(
         log = interval(np.log(x / y), level)
         mean, low, high = (math.exp(v) for v in (log.mean, log.low, log.high))
         result = Interval(mean, low, high, log.n, level)
-    if isinstance(a, Steps) and a.reached < ARRIVED:
-        result = replace(result, high=math.inf)
-    if isinstance(b, Steps) and b.reached < ARRIVED:
-        result = replace(result, low=0.0)
-    return result
+    missed = [isinstance(arm, Steps) and arm.reached < ARRIVED for arm in (a, b)]
+    ends = math.inf if missed[0] else result.high, 0.0 if missed[1] else result.low
+    return replace(result, high=ends[0], low=ends[1])
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -115,8 +115,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     Raises ValueError unless ``0 <= successes <= n`` and ``n >= 1``.
     Source: E. B. Wilson, J. American Statistical Association 22, 1927.
     """
-    due = "0 <= successes <= n and n >= 1"
-    checks.expect(0 <= successes <= n and n >= 1, "successes", due, f"{successes} of {n}")
+    checks.real("successes", successes, 0, checks.real("n", n, 1))
     p, z = float(successes / n), float(stats.norm.ppf(_quantile(level)))
     centre, scale = p + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
@@ -126,13 +125,9 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 
 
 def crossed_bootstrap(
-    correct_a: ArrayLike,
-    correct_b: ArrayLike,
-    images: ArrayLike | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
+    correct_a: ArrayLike, correct_b: ArrayLike, images: ArrayLike | None = None,
+    level: float = 0.95, resamples: int = 2000, seed: int = 0,
+) -> Interval:  # fmt: skip
     """Interval of mean(a - b) over seeds and test images: the wider of two.
 
     ``mean ± t max(se of seeds alone, se of the crossed bootstrap)`` with the t quantile of
@@ -153,7 +148,8 @@ def crossed_bootstrap(
     checks.integer("resamples", resamples, 100)
     ids = np.broadcast_to(np.arange(a.shape[1]), a.shape) if images is None else np.asarray(images)
     checks.expect(ids.shape == a.shape, "images", f"shape {a.shape}", ids.shape)
-    means = _resampled_means(difference, ids, resamples, np.random.default_rng(seed))
+    draws = np.random.default_rng(checks.integer("seed", seed, 0))
+    means = _resampled_means(difference, ids, resamples, draws)
     half = max(alone.high - alone.mean, _t(level, alone.n) * means.std(ddof=1))
     return _interval(alone.mean, half, alone.n, level)
 
@@ -175,10 +171,8 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
         w = weights[start : start + block]
         drawn = rng.integers(images, size=(len(w), images)) + images * np.arange(len(w))[:, None]
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        parts = (times @ table).reshape(len(w), 2, seeds)
-        total, number = np.einsum("rps,rs->pr", parts, w)
-        if not number.all():
-            raise ValueError("too few test images: a resample drew none of a seed's own")
+        total, number = np.einsum("rps,rs->pr", (times @ table).reshape(len(w), 2, seeds), w)
+        checks.expect(number.all(), "images", "more per seed", "a resample without a seed's own")
         means[start : start + block] = total / number
     return means
 
@@ -222,9 +216,8 @@ def steps_to_target(
     n = x.shape[1]
     checks.expect(n == len(at), "at", f"{n} steps, one per evaluation", len(at))
     checks.expect(np.all(np.diff(at) > 0), "at", "rising steps", at)
-    budget = at[-1] if budget is None else budget
-    checks.expect(at[0] <= budget <= at[-1], "budget", f"{at[0]:g} to {at[-1]:g}", budget)
-    there = (x >= target) & (at <= budget)
+    budget = checks.real("budget", at[-1] if budget is None else budget, at[0], at[-1])
+    there = (x >= checks.real("target", target, -math.inf, ends="()")) & (at <= budget)
     return Steps(np.where(there.any(axis=1), at[there.argmax(axis=1)], budget + 1), float(budget))
 
 
@@ -272,19 +265,10 @@ class Verdict:
 
 
 def verdict(
-    id: str,
-    claim: str,
-    effect: ArrayLike | Interval | Mapping[str, ArrayLike | Interval],
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    within: float | None = None,
-    unit: str = "",
-    comparisons: int = 1,
-    joint: bool = False,
-    data: str = "",
-    size: str = "full",
-) -> Verdict:
+    id: str, claim: str, effect: ArrayLike | Interval | Mapping[str, ArrayLike | Interval], *,
+    at_least: float | None = None, at_most: float | None = None, within: float | None = None,
+    unit: str = "", comparisons: int = 1, joint: bool = False, data: str = "", size: str = "full",
+) -> Verdict:  # fmt: skip
     """Judge a claim by the interval of its effect, at level ``1 - 0.05 / m``.
 
     - ``at_least=d`` holds where the interval lies wholly above d, fails where wholly below;
@@ -304,18 +288,17 @@ def verdict(
     Raises ValueError unless exactly one threshold is given and id is a capital, digits and at
     most one small letter; for NaN, too few seeds, or an Interval of another level.
     """
-    if not re.fullmatch(r"[A-Z][0-9]+[a-z]?", id):
+    if not re.fullmatch(r"[A-Z][0-9]+[a-z]?", str(id)):
         raise ValueError(f"id: expected a capital and digits, such as G1 or G1a, got {id!r}")
     rules = {"at_least": at_least, "at_most": at_most, "within": within}
-    threshold = {name: float(d) for name, d in rules.items() if d is not None}
-    if len(threshold) != 1 or not all(map(math.isfinite, threshold.values())):
-        raise ValueError(f"expected one finite at_least, at_most or within, got {threshold}")
-    checks.expect(within is None or within > 0, "within", "a positive number", within)
-    sizes = ("quick", "full", "large")
-    checks.expect(size in sizes, "size", "quick, full or large", repr(size))
+    low = {"at_least": -math.inf, "at_most": -math.inf, "within": 0.0}
+    given = {name: d for name, d in rules.items() if d is not None}
+    threshold = {name: checks.real(name, d, low[name], ends="()") for name, d in given.items()}
+    checks.expect(len(threshold) == 1, ", ".join(rules), "exactly one of them", threshold)
+    checks.choice("size", size, "quick", "full", "large")
     conditions = effect if isinstance(effect, Mapping) else {}
     if not conditions and (joint or isinstance(effect, Mapping)):
-        raise ValueError("effect: expected a mapping with at least one condition")
+        raise ValueError(f"effect: expected a mapping with at least one condition, got {effect!r}")
     checks.integer("comparisons", comparisons, 1)
     level = 1 - 0.05 / max(comparisons, len(conditions))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}"
@@ -361,11 +344,7 @@ def _judge(name, effect, level, threshold) -> dict[str, Any]:
         "at_most": ([below(d)], [above(d)]),
         "within": ([above(-d), below(d)], [above(d), below(-d)]),
     }[rule]
-    word = "undecided"
-    if all(map(clear, holds)):
-        word = "holds"
-    elif any(map(clear, fails)):
-        word = "fails"
+    word = "holds" if all(map(clear, holds)) else "fails" if any(map(clear, fails)) else "undecided"
     margin = max(min(holds)[0], max(fails)[0])
     return dict(word=word, effect=i.mean, low=i.low, high=i.high, margin=margin, seeds=i.n)
 
@@ -416,8 +395,8 @@ def _median(x: np.ndarray, level: float) -> Interval:
     n, tail = len(x), 1 - _quantile(level)
     k = int(stats.binom.ppf(tail, n, 0.5))
     k += bool(stats.binom.cdf(k, n, 0.5) <= tail)  # ppf is the first k with cdf >= tail
-    if k < 1:
-        raise ValueError(f"expected more than {n} values for a median at level {level:.6g}")
+    due = f"more than {n} values for a median at level {level:.6g}"
+    checks.expect(k >= 1, "a and b", due, n)
     ordered = np.sort(x)
     return Interval(float(np.median(x)), float(ordered[k - 1]), float(ordered[n - k]), n, level)
 

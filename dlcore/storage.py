@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
@@ -18,30 +19,34 @@ FORMAT = "dlcore 1"
 
 
 def save(network: Any, path: str | os.PathLike[str]) -> None:
-    """Write a network to a safetensors file, whole or not at all (see ``Network.save``)."""
+    """Write all parameters and buffers to a safetensors file, whole or not at all.
+
+    The file is written beside ``path`` and then renamed, so that a crash leaves the old one.
+    """
     to_numpy = network.backend.to_numpy
     arrays = {name: np.ascontiguousarray(to_numpy(a)) for name, a in network.arrays().items()}
     about = {"format": FORMAT, **_expected(network), "seeds": json.dumps(network.streams.seeds)}
     about["sha256"] = _digest(arrays, about)
-    _write(Path(path), safetensors.numpy.save(arrays, about))
+    with replacing(Path(path)) as file:
+        file.write(safetensors.numpy.save(arrays, about))
 
 
 def load(network: Any, path: str | os.PathLike[str]) -> None:
-    """Read a network from a file (see ``Network.load``); nothing is changed before all is checked.
+    """Read what ``save`` of a network with the same layers and replicas has written.
 
-    Raises ``ValueError`` for a file that is damaged or another network's.
+    Raises ``ValueError`` for a damaged file, one of another format version, or one whose layers,
+    names, shapes or dtype are not this network's; the network is then as it was.
     """
     arrays, about = _read(Path(path))
     version = about.get("format")
     checks.expect(version == FORMAT, str(path), f"format {FORMAT!r}", repr(version))
     if about.get("sha256") != _digest(arrays, about):
-        raise ValueError(f"{path}: the file is damaged, its contents do not match its checksum")
+        raise ValueError(f"{path}: expected contents that fit the checksum, got a damaged file")
     for key, expected in _expected(network).items():
         found = about.get(key)
         checks.expect(found == expected, str(path), f"{key} {expected}", found)
     own = network.arrays()
-    same = arrays.keys() == own.keys()
-    checks.expect(same, str(path), f"arrays {sorted(own)}", sorted(arrays))
+    checks.expect(arrays.keys() == own.keys(), str(path), f"arrays {sorted(own)}", sorted(arrays))
     for name, a in own.items():
         due, came = (a.shape, a.dtype), (arrays[name].shape, arrays[name].dtype)
         checks.expect(came == due, f"{path}: {name}", str(due), came)
@@ -49,23 +54,22 @@ def load(network: Any, path: str | os.PathLike[str]) -> None:
 
 
 def copy_layers(network: Any, source: Any, k: int) -> None:
-    """Copy the lowest ``k`` layers with weights from ``source`` (see ``Network.copy_layers``).
+    """Copy the lowest ``k`` layers with weights, and all layers below the next one, from ``source``.
 
-    Raises ``TypeError`` or ``ValueError`` where ``source`` is no network or does not match.
+    So batch norm behind the k-th comes along, with its running statistics. ``source`` has the same
+    number of replicas, or is a plain network, which all replicas then copy. Raises ``TypeError`` or
+    ``ValueError`` where ``source`` is no network or does not match; the network is then as it was.
     """
-    if not hasattr(source, "arrays"):
-        raise TypeError(f"source: expected a Network, got {source!r}")
+    checks.expect(hasattr(source, "arrays"), "source", "a Network", repr(source), TypeError)
     shape = source.streams.shape
     due = f"a plain network or one of {network.replicas} replicas"
-    fits = shape in ((), network.streams.shape)
-    checks.expect(fits, "source", due, f"one of {source.replicas}")
+    checks.expect(shape in ((), network.streams.shape), "source", due, f"one of {source.replicas}")
     weighty = [i for i, la in enumerate(source.layers) if any(n[0].isupper() for n in la.shapes)]
     due = f"at most {len(weighty)} layers with weights"
     checks.expect(checks.integer("k", k, 1) <= len(weighty), "k", due, k)
     stop = [*weighty, len(source.layers)][k]
-    ours, theirs = (
-        [(type(la).__name__, la.shapes) for la in n.layers[:stop]] for n in (network, source)
-    )
+    both = network.layers[:stop], source.layers[:stop]
+    ours, theirs = ([(type(la).__name__, la.shapes) for la in layers] for layers in both)
     checks.expect(ours == theirs, "source", f"layers {ours}", theirs)
     low = {name: a for name, a in source.arrays().items() if int(name.split(".")[0]) < stop}
     _assign(network, {name: source.backend.to_numpy(a) for name, a in low.items()})
@@ -97,29 +101,22 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return arrays, header.get("__metadata__", {})
     except Exception as error:  # the parser raises types of its own, and what damage leads to
-        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+        due, came = "a safetensors file", f"another or damaged one ({error})"
+        raise ValueError(f"{path}: expected {due}, got {came}") from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the file, wait for the disk, rename: at any moment the old file or the new one."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` that takes its place after the ``with`` block, if nothing fails.
+
+    It is on the disk before it is renamed: at any moment there is the old file or the new one.
+    """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open(beside, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(beside)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where the system lets one sync a folder."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        beside.unlink(missing_ok=True)

@@ -4,22 +4,26 @@ import copy
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from dlcore import checks, schedules
+from dlcore import checkpoints, checks, schedules
 from dlcore.backend import one_blas_thread
 from dlcore.batches import CHUNK, Data, Part
+from dlcore.checkpoints import Checkpoint
+from dlcore.layers import BatchNorm, Layer
 from dlcore.losses import SoftmaxCrossEntropy
 from dlcore.network import Network
 from dlcore.optimizers import Adam, Optimizer
 from dlcore.random import Noise
 from dlcore.regularizers import EarlyStopping
 
+#: What is recorded of losses, in the order of ``History``.
+CURVES = ("train_loss", "valid_loss", "valid_accuracy")
 Probe = Callable[[Network, Any], dict[str, Any]]
 
 
@@ -54,8 +58,7 @@ def evaluate(
     ``part`` is "train", "valid" or "test"; ``loss`` defaults to ``SoftmaxCrossEntropy()``. Layers run
     in their prediction mode, on one BLAS thread. Raises ``ValueError`` for an empty or unknown part.
     """
-    if part not in ("train", "valid", "test"):
-        raise ValueError(f"part: expected 'train', 'valid' or 'test', got {part!r}")
+    checks.choice("part", part, "train", "valid", "test")
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     held = Part(network, data, part, loss)
     checks.expect(held.n, "data", f"at least one {part} example", "none")
@@ -69,49 +72,44 @@ def _evaluate(network: Network, held: Part, loss: Any) -> tuple[np.ndarray, np.n
     for start in range(0, held.n, CHUNK):
         x, y = held.chunk(start)
         out = network.forward(x, training=False)
-        size = min(CHUNK, held.n - start)
-        total = total + loss(out, y)[0] * (size / held.n)
+        total = total + loss(out, y)[0] * (min(CHUNK, held.n - start) / held.n)
         correct = correct + loss.correct(out, y).sum(axis=-1)
     to_numpy = network.backend.to_numpy
     return to_numpy(total).astype(np.float64), to_numpy(correct) / held.n
 
 
 def fit(
-    network: Network,
-    data: Data,
-    optimizer: Optimizer | type[Optimizer] = Adam,
-    *,
-    lr: float | Sequence[float],
-    weight_decay: float | Sequence[float] | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch_size: int = 100,
-    loss: Any = None,
-    schedule: Callable[[int, int], Any] | None = None,
-    regularizers: Any = (),
-    augment: Callable[[Any, Any], Any] | None = None,
-    early_stopping: EarlyStopping | None = None,
-    probe: Probe | None = None,
-    evaluate_every: int = 1,
-    progress: bool | None = None,
-) -> History:
+    network: Network, data: Data, optimizer: Optimizer | type[Optimizer] = Adam, *,
+    lr: float | Sequence[float], weight_decay: float | Sequence[float] | None = None,
+    epochs: int | None = None, steps: int | None = None, batch_size: int = 100, loss: Any = None,
+    schedule: Callable[[int, int], Any] | None = None, regularizers: Any = (),
+    augment: Callable[[Any, Any], Any] | None = None, early_stopping: EarlyStopping | None = None,
+    probe: Probe | None = None, evaluate_every: int = 1,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None, progress: bool | None = None,
+) -> History:  # fmt: skip
     """Train all replicas of a network together and return their history.
 
     ``lr`` and ``weight_decay``: a number or one per replica; decay is by default the optimizer's own
     (0.01 of ``AdamW``, 0 of the others). Give ``epochs`` or ``steps`` (the last epoch may then be cut
     short). Batches of ``batch_size`` (default 100, at most the training set; the last of an epoch may
-    be shorter) come in an order keyed by the seed. ``schedule(step, steps)`` multiplies lr: one of
+    be shorter, though with batch norm no single row) come in an order keyed by the seed.
+    ``schedule(step, steps)`` multiplies lr: one of
     ``dlcore.schedules`` or a function. ``regularizers``, one or a sequence, act on gradients before
     each step or on weights after it. ``augment(x, noise)`` changes training batches, with noise keyed
     by seed and epoch: one of ``dlcore.augmentation``. Every ``evaluate_every`` epochs, and at the end,
     the validation part (if any) is evaluated and ``probe(network, before)`` is called with the
     parameters before the last step, right after it. ``early_stopping`` looks at these records.
-    ``progress`` shows a bar; by default in a terminal or notebook, and not with ``TQDM_DISABLE`` set.
+    ``checkpoint``, a file or a ``Checkpoint``, keeps the state: called again with the same arguments
+    after a crash, ``fit`` goes on from there and ends with the same bits (NumPy); a finished run is
+    only read. ``progress`` shows a bar; by default in a terminal or notebook, and not with
+    ``TQDM_DISABLE`` set.
 
     Replica r ends with the bits that its seed gives alone (NumPy, one BLAS thread, which ``fit``
     sets). A replica whose loss is not finite at the end of an epoch is marked in ``diverged`` and
-    frozen at zero weights. Raises ``ValueError`` or ``TypeError`` for arguments out of range.
+    frozen at zero weights. Raises ``ValueError`` or ``TypeError`` for arguments out of range, and
+    ``ValueError`` for a checkpoint that is damaged or another run's.
     """
+    given = {k: v for k, v in locals().items() if k not in ("checkpoint", "progress")}
     run = _Run(network, data, optimizer, loss)
     per_epoch = -(-run.train.n // checks.integer("batch_size", batch_size, 1))
     if (epochs is None) == (steps is None):
@@ -119,28 +117,29 @@ def fit(
     total = checks.integer("epochs", epochs, 1) * per_epoch if steps is None else steps
     checks.integer("steps", total, 1)
     checks.integer("evaluate_every", evaluate_every, 1)
+    rest = run.train.n % batch_size if total >= per_epoch else 0
+    due = "batches with more than one row per feature to train batch norm"
+    checks.expect(min(run.train.n, rest or batch_size) > 1 or not run.normed, "batch_size", due, 1)
     base = checks.per_replica("lr", lr, network.replicas)
     own = run.optimizer.weight_decay if weight_decay is None else weight_decay
     decay = checks.per_replica("weight_decay", own, network.replicas)
-    schedule = schedules.begin(schedule, network.replicas)
-    run.options(regularizers, augment, early_stopping, probe)
-    starts = _bar(range(0, total, per_epoch), progress)
+    run.options(schedule, regularizers, augment, early_stopping, probe)
+    last = -(-total // per_epoch)
+    run.make_room([*range(evaluate_every, last, evaluate_every), last])
+    done = 0 if checkpoint is None else run.resume(checkpoint, given, per_epoch)
     with one_blas_thread(), network.backend.quiet():
-        for epoch, first in enumerate(starts, start=1):
-            span = range(first, min(total, first + per_epoch))
-            record = epoch % evaluate_every == 0 or span.stop == total
-            before = None
+        for epoch in _bar(range(done + 1, last + 1), progress):
+            span = range(per_epoch * (epoch - 1), min(total, per_epoch * epoch))
+            record, before = epoch in run.recorded, None
             if run.active.any():
-                factors = [
-                    checks.per_replica("schedule", schedule(k, total), len(base)) for k in span
-                ]
+                factors = [run.schedule(k, total) for k in span]
+                factors = [checks.per_replica("schedule", f, len(base)) for f in factors]
                 rates = np.array(factors) * (base * run.active)
                 before = run.epoch(epoch, batch_size, rates, decay, record)
-            run.finish(epoch, span.stop, record, before)
-            if record:
-                schedule.record(run.valid_loss)
-        run.end()
-    return run.history()
+            run.finish(epoch, record, before)
+        if run.watch:
+            run.watch.restore(~run.diverged)
+    return run.history(np.minimum(np.multiply([*run.recorded], per_epoch), total))
 
 
 class _Run:
@@ -153,32 +152,43 @@ class _Run:
         self.valid = Part(network, data, "valid", self.loss)
         _check_outputs(network, self.train, self.loss)
         made = optimizer() if isinstance(optimizer, type) else optimizer
-        if not isinstance(made, Optimizer):
-            raise TypeError(f"optimizer: expected an Optimizer, got {optimizer!r}")
+        checks.instance("optimizer", made, Optimizer, "an Optimizer")
         if network.slots and not network.trainable:
             raise ValueError("network: expected a layer that learns, got all of them frozen")
         self.optimizer = made.bind(network)
-        self.diverged = np.zeros(network.replicas, dtype=bool)
-        self.records: list[tuple] = []
-        self.probes: list[dict[str, np.ndarray]] = []
+        learning = [la for i, la in enumerate(network.layers) if i not in network.frozen]
+        self.normed = any(isinstance(la, BatchNorm) and not la.images for la in learning)
+        self.done, self.diverged = np.zeros((), int), np.zeros(network.replicas, dtype=bool)
+        self.train_loss = np.full(network.streams.shape, np.nan)
+        self.keeper: checkpoints.Keeper | None = None
 
-    def options(self, regularizers: Any, augment: Any, stopping: Any, probe: Any) -> None:
+    def options(self, schedule, regularizers, augment, stopping, probe) -> None:
         """Check and keep what acts beside the loss."""
+        self.schedule = schedules.begin(schedule, self.network.replicas)
         several = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
-        if not all(hasattr(r, "gradients") or hasattr(r, "weights") for r in several):
+        acts = [hasattr(r, "gradients") or hasattr(r, "weights") for r in several]
+        if not all(acts) or any(isinstance(r, type) for r in several):
             raise TypeError(f"regularizers: expected some such as L2(1e-4), got {regularizers!r}")
         for name, value in (("augment", augment), ("probe", probe)):
-            good = value is None or callable(value)
-            checks.expect(good, name, "a function of two arguments", repr(value), TypeError)
-        if not (stopping is None or isinstance(stopping, EarlyStopping)):
-            raise TypeError(f"early_stopping: expected EarlyStopping(...), got {stopping!r}")
+            checks.function(name, value or np.add, "a function of two arguments")
+        known = (EarlyStopping, type(None))
+        checks.instance("early_stopping", stopping, known, "EarlyStopping(...)")
         if stopping and stopping.monitor != "train_loss" and not self.valid.n:
             raise ValueError("early_stopping: expected validation examples, got none")
-        bound = [r.bind(self.network) if hasattr(r, "bind") else r for r in several]
-        self.before_step = [r.gradients for r in bound if hasattr(r, "gradients")]
-        self.after_step = [r.weights for r in bound if hasattr(r, "weights")]
+        self.beside = [r.bind(self.network) if hasattr(r, "bind") else r for r in several]
+        self.before_step = [r.gradients for r in self.beside if hasattr(r, "gradients")]
+        self.after_step = [r.weights for r in self.beside if hasattr(r, "weights")]
+        if not self.valid.n:  # a schedule that needs validation data says so before the first step
+            self.schedule.record(np.full(self.network.replicas, np.nan))
         self.augment, self.probe = augment, probe
         self.watch = stopping.begin(self.network) if stopping else None
+
+    def make_room(self, epochs: list[int]) -> None:
+        """Make room for what will be recorded after some epochs."""
+        shape = (*self.network.streams.shape, len(epochs))
+        self.recorded = {epoch: i for i, epoch in enumerate(epochs)}
+        self.curves = {name: np.full(shape, np.nan) for name in CURVES}
+        self.probes: dict[str, list[np.ndarray]] = {}
 
     @property
     def stopped(self) -> np.ndarray:
@@ -214,15 +224,16 @@ class _Run:
             self.optimizer.step(rates[k], decays[k])
             for regularize in self.after_step:
                 regularize(net)
-        self.train_loss = self.backend.to_numpy(total).astype(np.float64) / len(rates)
+        self.train_loss[...] = self.backend.to_numpy(total).astype(np.float64) / len(rates)
         return before
 
-    def finish(self, epoch: int, step: int, record: bool, before: Any) -> None:
-        """Mark and freeze diverged replicas; at a record, evaluate and probe."""
+    def finish(self, epoch: int, record: bool, before: Any) -> None:
+        """Mark and freeze diverged replicas; at a record, evaluate and probe; keep the state."""
         shape = self.network.streams.shape
         bad, gone = ~np.isfinite(self.train_loss), self.stopped.reshape(shape)
         if record:
-            self.probes.append(self._probe(before, gone))
+            for name, found in self._probe(before, gone).items():
+                self.probes.setdefault(name, []).append(found)
             valid, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
             if self.valid.n and self.active.any():
                 valid, accuracy = _evaluate(self.network, self.valid, self.loss)
@@ -236,27 +247,23 @@ class _Run:
                 "valid_loss": np.where(blind, np.inf, valid),
                 "valid_accuracy": np.where(blind, 1 / self.train.classes, accuracy),
             }
-            self.valid_loss = np.where(gone, np.inf, values["valid_loss"])
-            curves = [np.where(gone, np.nan, value) for value in values.values()]
-            self.records.append((epoch, step, *curves))
+            for name, value in values.items():
+                self.curves[name][..., self.recorded[epoch]] = np.where(gone, np.nan, value)
             if self.watch:
                 self.watch.record(epoch, values)
+            self.schedule.record(np.where(gone, np.inf, values["valid_loss"]))
+        self.done[...] = epoch
+        if self.keeper:
+            self.keeper.write(self.memory, now=epoch == max(self.recorded))
 
     def _probe(self, before: Any, gone: np.ndarray) -> dict[str, np.ndarray]:
         """Return the probe's arrays on the host, NaN for replicas that early stopping has stopped."""
         if self.probe is None:
             return {}
         before = self.network.parameters.copy() if before is None else before
-        found = self.probe(self.network, before)
-        found = {name: self.backend.to_numpy(value) for name, value in found.items()}
-        if not gone.any():
-            return found
-        return {k: np.where(gone[..., None], np.nan, value) for k, value in found.items()}
-
-    def end(self) -> None:
-        """Give all replicas but the diverged ones their best weights back, with early stopping."""
-        if self.watch:
-            self.watch.restore(~self.diverged)
+        found = {k: self.backend.to_numpy(v) for k, v in self.probe(self.network, before).items()}
+        cut = found if gone.any() else {}
+        return found | {k: np.where(gone[..., None], np.nan, value) for k, value in cut.items()}
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""
@@ -270,14 +277,47 @@ class _Run:
                     getattr(layer, name).reshape(net.replicas, -1)[r] = value
         self.diverged |= new
 
-    def history(self) -> History:
+    def memory(self) -> dict[str, Any]:
+        """Return the live arrays that the next epoch reads, and what was seen, by name."""
+        found = {"epoch": self.done, "diverged": self.diverged, "last loss": self.train_loss}
+        found |= self.curves | {f"probe {k}": np.stack(v) for k, v in self.probes.items()}
+        parts = [self.network, self.optimizer, self.schedule, self.watch, *self.beside]
+        for i, part in enumerate(parts):
+            if hasattr(part, "memory"):
+                found |= {f"{i} {name}": a for name, a in part.memory().items()}
+        return found
+
+    def resume(self, checkpoint: Any, given: dict[str, Any], per_epoch: int) -> int:
+        """Open the checkpoint, take up what it holds, and return the epochs done."""
+        net, to_numpy = self.network, self.backend.to_numpy
+        start = {name: to_numpy(a) for name, a in net.arrays().items()}
+        about = net.streams.seeds, net.backend, net.frozen, net.lr_factors, net.below
+        given["network"] = [_traits(layer) for layer in net.layers], start, about
+        given["data"] = [(to_numpy(p.x), to_numpy(p.y), p.offset) for p in (self.train, self.valid)]
+        self.keeper = checkpoints.Keeper(checkpoint, given)
+        found = self.keeper.read() or {}
+        for name, a in self.memory().items() if found else ():
+            new = found[name]
+            a[...] = new if isinstance(a, np.ndarray) else self.backend.asarray(new, new.dtype)
+        probes = {k: a for k, a in found.items() if k.startswith("probe ")}
+        self.probes = {name.removeprefix("probe "): [*a] for name, a in probes.items()}
+        for _ in range(self.done * per_epoch):
+            self.optimizer.advance()
+        return int(self.done)
+
+    def history(self, steps: np.ndarray) -> History:
         shape, watch = self.network.streams.shape, self.watch
-        epoch, step, *rest = zip(*self.records, strict=True)
-        curves = [np.stack(curve, axis=-1) for curve in rest]
-        probes = {k: np.stack([p[k] for p in self.probes], axis=len(shape)) for k in self.probes[0]}
+        probes = {name: np.stack(found, axis=len(shape)) for name, found in self.probes.items()}
         ends = [e.reshape(shape) for e in (watch.best_epoch, watch.stopped_epoch)] if watch else []
-        others: Any = [*curves, self.diverged.reshape(shape), probes, *ends]
-        return History(np.array(epoch), np.array(step), *others)
+        others: Any = [*self.curves.values(), self.diverged.reshape(shape), probes, *ends]
+        return History(np.array([*self.recorded]), steps, *others)
+
+
+def _traits(layer: Layer) -> tuple[type, dict[str, Any]]:
+    """Return a layer's type and settings; arrays are told apart by themselves."""
+    plain: Any = (bool, int, float, str, tuple, np.number, Callable)
+    own = {k: v for k, v in vars(layer).items() if isinstance(v, (plain, Layer))}
+    return type(layer), {k: _traits(v) if isinstance(v, Layer) else v for k, v in own.items()}
 
 
 def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
@@ -286,24 +326,18 @@ def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
     By default one is where somebody looks: not in worker threads or processes, not in a pipe.
     """
     if progress is None:
-        kernel = type(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()).__name__
-        seen = kernel == "ZMQInteractiveShell" or (sys.stderr is not None and sys.stderr.isatty())
+        stream = sys.stderr  # None without a console
+        seen = "ipykernel" in type(stream).__module__ or (stream is not None and stream.isatty())
         seen &= os.environ.get("TQDM_DISABLE", "0") in ("", "0")
         progress = seen and threading.current_thread() is threading.main_thread()
-    if not progress:
-        return epochs
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without ipywidgets tqdm shows a bar of text, and says so
-        from tqdm.auto import tqdm
-
-        return tqdm(epochs, unit="epoch", leave=False, disable=False)
+    return tqdm(epochs, unit="epoch", leave=False, disable=False) if progress else epochs
 
 
 def _check_outputs(network: Network, held: Part, loss: Any) -> None:
     """Raise ``ValueError`` unless one row gets through the network and each class has an output."""
     with network.backend.quiet():
         outputs = network.forward(held.x[:1], training=False).shape[-1]
-    enough = loss.kind != "labels" or outputs >= held.classes
+    enough = outputs >= held.classes if loss.kind == "labels" else outputs == held.classes
     checks.expect(enough, "network", f"{held.classes} outputs, one per class", outputs)
 
 
@@ -312,7 +346,7 @@ def on_backend(loss: Any, network: Network) -> Any:
 
     Raises ``TypeError`` where either is something else.
     """
-    checks.expect(isinstance(network, Network), "network", "a Network", repr(network), TypeError)
+    checks.instance("network", network, Network)
     made = loss() if isinstance(loss, type) else copy.copy(loss)
     if not (callable(made) and hasattr(made, "correct")):
         raise TypeError(f"loss: expected a loss such as SoftmaxCrossEntropy(), got {loss!r}")

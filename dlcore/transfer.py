@@ -1,7 +1,6 @@
 """Transfer: the outputs of frozen lower layers, computed once."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from dlcore import checks
 from dlcore.backend import one_blas_thread
 from dlcore.batches import CHUNK, Data, sets_of
 from dlcore.datasets import Dataset
-from dlcore.network import Network
+from dlcore.network import Network, Slot
 
 
 def cached(network: Network, data: Data) -> tuple[Network, Data]:
@@ -29,18 +28,15 @@ def cached(network: Network, data: Data) -> tuple[Network, Data]:
     >>> len(upper.layers), outputs[1].x_train.shape
     (1, (100, 20))
     """
-    k = _boundary(network)
+    k = _boundary(checks.instance("network", network, Network))
     sets, streams = sets_of(network, data), network.streams
     first = [streams.seeds.index(seed) for seed in streams.unique]
     alike = _check_replicas(network, k, first)
     if alike and len(sets) == 1:
         return _upper(network, k), _outputs(network, k, sets[0], first[0])
     sets = sets * len(first) if len(sets) == 1 else sets
-    made = {
-        seed: _outputs(network, k, own, r)
-        for seed, own, r in zip(streams.unique, sets, first, strict=True)
-    }
-    return _upper(network, k), made
+    made = [_outputs(network, k, own, r) for own, r in zip(sets, first, strict=True)]
+    return _upper(network, k), dict(zip(streams.unique, made, strict=True))
 
 
 def _boundary(network: Network) -> int:
@@ -48,8 +44,7 @@ def _boundary(network: Network) -> int:
     k = min(network.lowest, next(noisy, len(network.layers)))
     below = any(slot.layer < k for slot in network.slots)
     checks.expect(below, "network", "frozen layers below the first one that learns", "none")
-    learns = k < len(network.layers)
-    checks.expect(learns, "network", "a layer that learns", "all of them frozen")
+    checks.expect(k < len(network.layers), "network", "a layer that learns", "all of them frozen")
     return k
 
 
@@ -85,21 +80,16 @@ def _outputs(network: Network, k: int, data: Dataset, replica: int) -> Dataset:
         return np.concatenate(made)
 
     with one_blas_thread(), backend.quiet():
-        return replace(
-            data, x_train=run(data.x_train), x_valid=run(data.x_valid), x_test=run(data.x_test)
-        )
+        return data._map(run)
 
 
 def _upper(network: Network, k: int) -> Network:
     """Return the layers from k on as a network with views of the same buffers."""
     upper = copy.copy(network)
-    start = min(slot.start for slot in network.slots if slot.layer >= k)
+    slots = [slot for slot in network.slots if slot.layer >= k]
+    start = slots[0].start
     upper.layers, upper.below = network.layers[k:], network.weights_below(k)
-    upper.slots = [
-        slot._replace(layer=slot.layer - k, start=slot.start - start, stop=slot.stop - start)
-        for slot in network.slots
-        if slot.layer >= k
-    ]
+    upper.slots = [Slot(i - k, n, a - start, b - start, shape) for i, n, a, b, shape in slots]
     upper.parameters, upper.gradients = network.parameters[start:], network.gradients[start:]
     upper.frozen = {i - k for i in network.frozen if i >= k}
     upper.lr_factors = {i - k: f for i, f in network.lr_factors.items() if i >= k}

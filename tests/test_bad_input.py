@@ -1,476 +1,1140 @@
-"""Each error names the argument, what was expected and what came."""
+"""Wrong calls over the whole public API: each error names the argument, what was due and what came.
+
+Every public function and class has one right call in ``RIGHT``, which must work. A wrong call in
+``WRONG`` is that call with one argument changed, so that nothing else can be what is refused.
+"""
+
+import inspect
+import re
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import small
+import test_docs
+import xarray as xr
 
 import dlcore as dl
-from dlcore import checks, gradcheck, initializers, meanfield, probes
+from dlcore import augmentation as au
+from dlcore import batches, checks, datasets, gradcheck, meanfield, plots, probes
+from dlcore import initializers as ini
+from dlcore import schedules as sc
+from dlcore import statistics as st
 from dlcore.datasets import Dataset
+from dlcore.random import stream
 
-DATA = small.blobs()
-BLUEPRINT = dl.mlp([6, 5, 3])
+NAN, INF = float("nan"), float("inf")
+NUMPY = dl.get_backend("numpy")
+DATA, BLUEPRINT = small.blobs(), dl.mlp([6, 5, 3])
 X, Y = np.zeros((4, 6), np.float32), np.arange(4) % 3
+ROWS = np.arange(12.0).reshape(3, 4)
+IMAGES = small.sequences()
+VALUE = datasets.ravine().value
+RELU, SQUARED = dl.ReLU(), dl.MeanSquaredError()
 
 
-def net(layers=BLUEPRINT, seeds=0):
-    return dl.Network(layers, seeds, "numpy")
+def net(layers=BLUEPRINT, seeds=(0, 1)):
+    return dl.Network(layers, seeds, NUMPY)
 
 
-def fit(layers=BLUEPRINT, data=DATA, seeds=(0, 1), optimizer=dl.Adam, **options):
-    return dl.fit(net(layers, seeds), data, optimizer, **(dict(lr=0.01, epochs=1) | options))
+def frozen(*layers):
+    made = net()
+    made.freeze(layers)
+    return made
 
 
-def sweep(network=BLUEPRINT, data=DATA, **options):
-    return dl.sweep(network, data, backend="numpy", **(dict(lr=0.01, epochs=1, seeds=2) | options))
+def with_factors(**factors):
+    made = net()
+    made.lr_factors = {int(k[1:]): v for k, v in factors.items()}
+    return made
 
 
-def made(**changes):
-    parts = {
+def parts(**changes):
+    """Return the arguments of a Dataset."""
+    arrays = {
         f"{a}_{p}": getattr(DATA, f"{a}_{p}") for a in "xy" for p in ("train", "valid", "test")
     }
-    return Dataset(**(parts | dict(name="made", classes=3) | changes))
+    return arrays | dict(name="made", classes=3) | changes
 
 
-def with_nan():
-    x = DATA.x_train.copy()
-    x[3, 2] = np.nan
-    return made(x_train=x)
+def replaced(array, value):
+    made = np.array(array)
+    made.flat[-1] = value
+    return made
 
 
-RELU = dl.ReLU()
-SOFTMAX, BINARY, SQUARED = dl.SoftmaxCrossEntropy(), dl.BinaryCrossEntropy(), dl.MeanSquaredError()
+def curves(**sizes):
+    sizes = sizes or {"lr": 3, "seed": 2}
+    values = np.arange(1.0, 1 + np.prod(list(sizes.values()))).reshape(*sizes.values())
+    return xr.DataArray(values, {k: np.arange(1, n + 1) for k, n in sizes.items()}, list(sizes))
 
-#: what is wrong -> (call, exception, pieces of its message)
-TABLE = {
-    # backend
-    "unknown backend": (
-        lambda: dl.get_backend("torch"),
-        ValueError,
-        ["backend", "'auto', 'numpy' or 'cupy'", "'torch'"],
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def noise():
+    return dl.Noise(dl.Streams([0, 1]), NUMPY, "noise")
+
+
+def written(path, layers=BLUEPRINT, seeds=(0, 1), change=None):
+    """Return the path of a saved network, in the test's own folder; ``change`` damages its bytes."""
+    if not isinstance(layers, bytes):
+        net(layers, seeds).save(path)
+        layers = Path(path).read_bytes()
+    with open(path, "wb") as file:
+        file.write(change(layers) if change else layers)
+    return path
+
+
+# One right call of each callable -------------------------------------------------------------
+
+FIT = dict(data=DATA, optimizer=dl.Adam, lr=0.01, epochs=1)
+SWEEP = dict(network=BLUEPRINT, data=DATA, seeds=2, backend="numpy", lr=0.01, epochs=1)
+INNER = dict(loss=dl.SoftmaxCrossEntropy(), y=ROWS, target=np.zeros(3, int))
+FULL, QUICK = dict(seeds=2, steps=3), dict(seeds=1, steps=3)
+VERDICT = dict(id="G1", claim="c", effect=[1.0, 2.0, 3.0], at_least=0.5)
+CROSSED = dict(correct_a=np.eye(4), correct_b=np.zeros((4, 4)))
+
+#: callable -> its right arguments, made afresh for each call
+RIGHT = {
+    dl.get_backend: lambda: dict(name="numpy", dtype="float32"),
+    stream: lambda: dict(seed=1, purpose="weights", index=(2,)),
+    dl.Streams: lambda: dict(seeds=[1, 2]),
+    dl.Streams.draw: lambda: dict(
+        self=dl.Streams([1, 2]), purpose="weights", function=lambda r: r.random(2), index=(0,)
     ),
-    "backend of a network": (
-        lambda: dl.Network(BLUEPRINT, 0, "jax"),
-        ValueError,
-        ["backend", "'jax'"],
+    dl.Noise: lambda: dict(streams=dl.Streams(1), backend=NUMPY, purpose="noise", index=(1,)),
+    dl.Noise.uniform: lambda: dict(self=noise(), shape=(2, 3)),
+    dl.Noise.normal: lambda: dict(self=noise(), shape=(2, 3)),
+    checks.integer: lambda: dict(name="n", value=3, at_least=0),
+    checks.real: lambda: dict(name="a", value=0.5, low=0, high=1, ends="[]"),
+    checks.per_replica: lambda: dict(name="lr", value=[0.1, 0.2], replicas=2),
+    checks.instance: lambda: dict(name="test", value=True, kind=bool, due="a truth value"),
+    checks.choice: lambda: dict(name="part", value="test", known=("train", "test")),
+    checks.function: lambda: dict(name="probe", value=len, due="a probe"),
+    # activations, layers, losses
+    dl.LeakyReLU: lambda: dict(alpha=0.1),
+    dl.ELU: lambda: dict(alpha=0.1),
+    dl.Dense: lambda: dict(fan_in=3, fan_out=2, initializer="he_normal", bias=0.1),
+    dl.Flatten: lambda: dict(axes=2),
+    dl.BatchNorm: lambda: dict(features=3, momentum=0.1, epsilon=1e-5, images=False),
+    dl.Dropout: lambda: dict(rate=0.5),
+    dl.GaussianNoise: lambda: dict(std=0.1),
+    dl.SimpleRNN: lambda: dict(
+        fan_in=3, units=2, activation=dl.Tanh, initializer="normal", recurrent_initializer="normal"
     ),
-    "half precision": (
-        lambda: dl.get_backend("numpy", "float16"),
-        ValueError,
-        ["dtype", "float32 or float64", "float16"],
+    dl.Conv2D: lambda: dict(
+        in_channels=2, out_channels=3, kernel=3, stride=2, padding=1, initializer="normal", bias=0.1
     ),
-    "unknown type": (
-        lambda: dl.get_backend("numpy", "real"),
-        ValueError,
-        ["dtype", "float32 or float64", "'real'"],
+    dl.MaxPool2D: lambda: dict(size=2),
+    dl.SoftmaxCrossEntropy.__call__: lambda: dict(
+        self=dl.SoftmaxCrossEntropy(), logits=np.zeros((4, 3)), labels=Y
     ),
-    # seeds
-    "no seeds": (lambda: net(seeds=[]), ValueError, ["seeds", "at least one", "none"]),
-    "negative seed": (lambda: net(seeds=-1), ValueError, ["seeds", ">= 0", "-1"]),
-    "a negative seed of several": (lambda: net(seeds=[1, -4]), ValueError, ["seeds", ">= 0", "-4"]),
-    "seed with a fraction": (lambda: net(seeds=[0.5]), TypeError, ["seeds", "integer", "0.5"]),
-    "seed as text": (lambda: net(seeds="12"), TypeError, ["seeds", "integer", "'12'"]),
-    "seed of a stream": (
-        lambda: dl.random.stream(1.5, "weights"),
-        TypeError,
-        ["seed", "integer", "1.5"],
+    dl.BinaryCrossEntropy.__call__: lambda: dict(
+        self=dl.BinaryCrossEntropy(), logits=np.zeros((4, 3)), targets=np.zeros((4, 3))
     ),
-    "a truth value as seed": (lambda: net(seeds=True), TypeError, ["seeds", "integer", "True"]),
-    # layers and network
-    "no layers": (lambda: net([]), TypeError, ["layers", "non-empty list", "[]"]),
-    "not a layer": (
-        lambda: net([dl.Dense(3, 2), "relu"]),
-        TypeError,
-        ["layers", "list of layers", "relu"],
+    dl.MeanSquaredError.__call__: lambda: dict(
+        self=dl.MeanSquaredError(), y=np.zeros((4, 3)), targets=np.zeros((4, 3))
     ),
-    "a layer's class": (
-        lambda: net([dl.Dense(3, 2), dl.ReLU]),
-        TypeError,
-        ["layers", "list of layers", "ReLU"],
-    ),
-    "one layer twice": (
-        lambda: net([dl.Dense(3, 3), RELU, dl.Dense(3, 3), RELU]),
-        ValueError,
-        ["layers", "once", "twice"],
-    ),
-    "zero inputs": (lambda: dl.Dense(0, 3), ValueError, ["fan_in", ">= 1", "0"]),
-    "outputs with a fraction": (lambda: dl.Dense(3, 2.5), TypeError, ["fan_out", "integer", "2.5"]),
-    "bias as text": (lambda: dl.Dense(3, 2, bias="x"), TypeError, ["bias", "number", "'x'"]),
-    "zero units": (lambda: dl.SimpleRNN(3, 0), ValueError, ["units", ">= 1", "0"]),
-    "activation as text in an RNN": (
-        lambda: dl.SimpleRNN(3, 2, "tanh"),
-        TypeError,
-        ["activation", "class", "'tanh'"],
-    ),
-    "zero axes": (lambda: dl.Flatten(0), ValueError, ["axes", ">= 1", "0"]),
-    "one size": (
-        lambda: net(dl.mlp([3])),
-        ValueError,
-        ["sizes", "inputs, hidden widths and outputs", "[3]"],
-    ),
-    "no width": (lambda: dl.mlp([3, 0, 2]), ValueError, ["sizes", ">= 1", "0"]),
-    "a width with a fraction": (
-        lambda: dl.mlp([3, 4.5, 2]),
-        TypeError,
-        ["sizes", "integer", "4.5"],
-    ),
-    "a number for sizes": (lambda: dl.mlp(3), TypeError, ["sizes", "sequence", "3"]),
-    "activation as text": (
-        lambda: net(dl.mlp([3, 4, 2], activation="relu")),
-        TypeError,
-        ["activation", "class", "'relu'"],
-    ),
-    "unknown option": (lambda: net(dl.mlp([3, 4, 2], width=3)), TypeError, ["width"]),
-    "slope above one": (lambda: dl.LeakyReLU(1.5), ValueError, ["alpha", "[0, 1]", "1.5"]),
-    "negative slope": (lambda: dl.ELU(-1), ValueError, ["alpha", "[0, inf)", "-1"]),
     # initializers
-    "unknown initializer": (
-        lambda: dl.Dense(3, 2, "xavier"),
-        ValueError,
-        ["initializer", "'glorot_normal'", "'xavier'"],
+    ini.fans: lambda: dict(shape=(3, 4)),
+    ini.normal: lambda: dict(std=1.0),
+    ini.uniform: lambda: dict(limit=1.0),
+    ini.lecun_normal: lambda: dict(rng=rng(), shape=(3, 4)),
+    ini.lecun_uniform: lambda: dict(rng=rng(), shape=(3, 4)),
+    ini.glorot_normal: lambda: dict(rng=rng(), shape=(3, 4)),
+    ini.glorot_uniform: lambda: dict(rng=rng(), shape=(3, 4)),
+    ini.he_normal: lambda: dict(rng=rng(), shape=(3, 4)),
+    ini.he_uniform: lambda: dict(rng=rng(), shape=(3, 4)),
+    ini.orthogonal: lambda: dict(gain=1.0),
+    ini.get: lambda: dict(initializer="he_normal", name="initializer"),
+    ini.lsuv: lambda: dict(network=net(), x=DATA.x_train, tolerance=0.1, max_iterations=5),
+    # networks
+    dl.Network: lambda: dict(layers=BLUEPRINT, seeds=[0, 1], backend="numpy"),
+    dl.Network.freeze: lambda: dict(self=net(), layers=0),
+    dl.Network.unfreeze: lambda: dict(self=net(), layers=0),
+    dl.Network.start_epoch: lambda: dict(self=net(), number=1),
+    dl.Network.forward: lambda: dict(self=net(), x=X, training=False),
+    dl.Network.load: lambda: dict(self=net(), path=written("net")),
+    dl.Network.copy_layers: lambda: dict(self=net(), source=net(seeds=[5, 6]), k=1),
+    dl.Network.fold_batch_norm: lambda: dict(self=net(dl.mlp([6, 5, 3], batch_norm="before"))),
+    dl.mlp: lambda: dict(
+        sizes=[6, 5, 3], activation=dl.ReLU, initializer="normal", bias=0.1, batch_norm="before",
+        dropout=0.1, input_dropout=0.1,
     ),
-    "unknown recurrent initializer": (
-        lambda: dl.SimpleRNN(3, 2, recurrent_initializer="eye"),
-        ValueError,
-        ["initializer", "'eye'"],
+    # optimizers, regularizers, schedules, augmentation
+    dl.Momentum: lambda: dict(momentum=0.5),
+    dl.Nesterov: lambda: dict(momentum=0.5),
+    dl.AdaGrad: lambda: dict(epsilon=1e-8),
+    dl.RMSProp: lambda: dict(beta2=0.9, epsilon=1e-8),
+    dl.Adam: lambda: dict(beta1=0.9, beta2=0.99, epsilon=1e-8, bias_correction=True),
+    dl.AdamW: lambda: dict(
+        beta1=0.9, beta2=0.99, epsilon=1e-8, bias_correction=True, weight_decay=0.1
     ),
-    "negative std": (lambda: initializers.normal(-1.0), ValueError, ["std", "[0, inf)", "-1"]),
-    "std as text": (lambda: initializers.normal("1"), TypeError, ["std", "number", "'1'"]),
-    "infinite limit": (
-        lambda: initializers.uniform(np.inf),
-        ValueError,
-        ["limit", "[0, inf)", "inf"],
-    ),
-    "NaN as gain": (
-        lambda: initializers.orthogonal(np.nan),
-        ValueError,
-        ["gain", "[0, inf)", "nan"],
-    ),
-    "shape of one axis": (
-        lambda: initializers.fans((3,)),
-        ValueError,
-        ["shape", "(..., fan_in, fan_out)", "(3,)"],
-    ),
-    # shapes of inputs
-    "features do not fit": (
-        lambda: net().forward(np.zeros((4, 7), np.float32)),
-        ValueError,
-        ["x", "(..., batch, 6)", "(4, 7)"],
-    ),
-    "one example without batch": (
-        lambda: net().forward(np.zeros(6, np.float32)),
-        ValueError,
-        ["x", "(..., batch, 6)", "(6,)"],
-    ),
-    "no time axis": (
-        lambda: net([dl.SimpleRNN(3, 4)]).forward(np.zeros((4, 3)), False),
-        ValueError,
-        ["x", "(..., batch, time, 3)", "(4, 3)"],
-    ),
-    "data do not fit": (lambda: fit(dl.mlp([5, 3])), ValueError, ["x", "(..., batch, 5)", "6"]),
-    "evaluation data do not fit": (
-        lambda: dl.evaluate(net(dl.mlp([5, 3])), DATA),
-        ValueError,
-        ["x", "(..., batch, 5)"],
-    ),
-    # losses
-    "labels of another batch": (
-        lambda: SOFTMAX(np.zeros((4, 3)), Y[:3]),
-        ValueError,
-        ["labels", "(..., 4)", "(3,)"],
-    ),
-    "labels with replicas, logits without": (
-        lambda: SOFTMAX(np.zeros((4, 3)), np.zeros((2, 4), int)),
-        ValueError,
-        ["labels", "(..., 4)", "(2, 4)"],
-    ),
-    "targets of another width": (
-        lambda: BINARY(np.zeros((4, 3)), np.zeros((4, 2))),
-        ValueError,
-        ["targets", "(..., 4, 3)", "(4, 2)"],
-    ),
-    "labels for numbers": (
-        lambda: SQUARED(np.zeros((4, 3)), Y),
-        ValueError,
-        ["targets", "(..., 4, 3)", "(4,)"],
-    ),
-    "targets with replicas, outputs without": (
-        lambda: SQUARED(np.zeros((4, 3)), np.zeros((2, 4, 3))),
-        ValueError,
-        ["targets", "(2, 4, 3)"],
-    ),
-    "outputs do not fit the targets": (
-        lambda: fit(dl.mlp([6, 2]), loss=SQUARED),
-        ValueError,
-        ["targets", "3"],
-    ),
+    dl.NAdam: lambda: dict(beta1=0.9, beta2=0.99, epsilon=1e-8, momentum_decay=0.01),
+    dl.L1: lambda: dict(strength=0.1),
+    dl.L2: lambda: dict(strength=[0.1, 0.2]),
+    dl.MaxNorm: lambda: dict(max_norm=3.0),
+    dl.clip_by_norm: lambda: dict(max_norm=3.0),
+    dl.EarlyStopping: lambda: dict(patience=3, min_delta=0.1, monitor="valid_loss"),
+    sc.piecewise: lambda: dict(boundaries=(0.5,), factors=(1, 0.1)),
+    sc.exponential: lambda: dict(rate=0.1, length=0.5),
+    sc.inverse_time: lambda: dict(length=10, power=1.0),
+    sc.polynomial: lambda: dict(power=1.0, end=0.1),
+    sc.cosine: lambda: dict(end=0.1),
+    sc.one_cycle: lambda: dict(peak=0.3, start=0.1, end=0.1),
+    sc.warmup: lambda: dict(length=10, then=sc.cosine()),
+    sc.ReduceOnPlateau: lambda: dict(factor=0.1, patience=2, threshold=0.1, cooldown=1, end=0.1),
+    sc.begin: lambda: dict(schedule=sc.cosine(), replicas=2),
+    au.shift: lambda: dict(pixels=1),
+    au.rotate: lambda: dict(degrees=10),
+    au.elastic: lambda: dict(strength=1, sigma=2),
+    au.white_noise: lambda: dict(std=0.5),
+    au.compose: lambda: dict(steps=(au.shift(1), au.rotate(5))),
     # data
-    "labels out of range": (
-        lambda: made(y_train=np.full(60, 3)),
-        ValueError,
-        ["y_train", "0…2", "3"],
+    Dataset: parts,
+    Dataset.subset: lambda: dict(self=DATA, n=6, seed=1),
+    Dataset.standardized: lambda: dict(self=DATA),
+    Dataset.with_classes: lambda: dict(self=DATA, keep=[0, 2]),
+    Dataset.pooled: lambda: dict(self=datasets.digits(train=10, valid=0, test=0), k=2),
+    Dataset.sequences: lambda: dict(self=DATA),
+    datasets.random_templates: lambda: dict(seed=1, classes=4, length=5),
+    datasets.Distortion: lambda: dict(
+        padding=(3, 6), scale=0.1, shift=3, blurred_noise=0.1, noise=0.1, shear=0.1, length=10
     ),
-    "negative labels": (
-        lambda: made(y_valid=np.full(30, -1)),
-        ValueError,
-        ["y_valid", "0…2", "-1"],
+    datasets.mnist1d: lambda: dict(
+        seed=1, train=10, valid=10, test=10, test_seed=1, templates=datasets.digit_templates(),
+        distortion=datasets.Distortion(), shuffle_seed=1,
     ),
-    "labels that are no integers": (
-        lambda: made(y_train=np.zeros(60)),
-        ValueError,
-        ["y_train", "integer", "float64"],
+    datasets.fashion_mnist: lambda: dict(seed=1, train=10, valid=10, test=10, size=14),
+    datasets.digits: lambda: dict(seed=1, train=10, valid=10, test=10),
+    datasets.ravine: lambda: dict(condition=10),
+    VALUE: lambda: dict(point=np.zeros(2)),
+    batches.Part: lambda: dict(network=net(), data=DATA, part="train", loss=SQUARED),
+    batches.per_seed: lambda: dict(data={0: DATA, 1: DATA}, seeds=[0, 1]),
+    batches.sets_of: lambda: dict(network=net(), data=small.blobs),
+    # training
+    dl.fit: lambda: dict(network=net(), **FIT),
+    dl.evaluate: lambda: dict(network=net(), data=DATA, part="test", loss=SQUARED),
+    dl.cached: lambda: dict(network=frozen(0), data=DATA),
+    dl.Checkpoint: lambda: dict(path="run", seconds=1.0),
+    dl.lr_grid: lambda: dict(centre=0.1, steps_each_side=2, factor=10),
+    dl.setup: lambda: dict(full=FULL, quick=QUICK),
+    dl.sweep: lambda: dict(SWEEP),
+    # inside, theory, checks, figures
+    probes.weight_slots: lambda: dict(network=net()),
+    probes.gradient_rms: lambda: dict(network=net(), before=None),
+    probes.relative_update: lambda: dict(network=net(), before=net().parameters),
+    probes.learning: lambda: dict(network=net(), before=net().parameters),
+    probes.signals: lambda: dict(
+        network=net(), x=X, labels=Y, loss=dl.SoftmaxCrossEntropy, saturated_below=0.1
     ),
-    "NaN data": (with_nan, ValueError, ["x_train", "finite", "NaN"]),
-    "empty training set": (
-        lambda: made(x_train=np.zeros((0, 6)), y_train=np.zeros(0, int)),
-        ValueError,
-        ["x_train", "at least one", "empty"],
+    meanfield.expectation: lambda: dict(function=np.square, q=1.0),
+    meanfield.variance: lambda: dict(activation=RELU, q=1.0, sigma_w=1.0, sigma_b=0.1),
+    meanfield.chi: lambda: dict(activation=RELU, q=1.0, sigma_w=1.0),
+    meanfield.variances: lambda: dict(
+        activation=dl.ReLU, first=1.0, depth=3, sigma_w=1.0, sigma_b=0.1
     ),
-    "more classes than outputs": (
-        lambda: fit(dl.mlp([6, 2])),
-        ValueError,
-        ["network", "3 outputs", "2"],
+    gradcheck.numerical: lambda: dict(function=lambda: 0.0, array=np.ones(2), step=1e-6),
+    gradcheck.error: lambda: dict(found=np.ones(2), expected=np.ones(2)),
+    gradcheck.check_layer: lambda: dict(layer=dl.Dense(4, 2), x=ROWS, seeds=0, seed=1),
+    gradcheck.check_loss: lambda: dict(**INNER, seed=1),
+    plots.mean_band: lambda: dict(values=curves(), level=0.9),
+    plots.bands: lambda: dict(data=curves(), x="lr", hue=None, labels=["a"]),
+    plots.layers: lambda: dict(data=curves(layer=3, seed=2), hue=None),
+    plots.lr_sensitivity: lambda: dict(data=curves(), hue=None),
+    plots.trajectories: lambda: dict(paths=np.zeros((2, 5, 2)), surface=None, names=["a", "b"]),
+    # statistics
+    st.interval: lambda: dict(values=[1.0, 2.0], level=0.9, axis=0),
+    st.paired_difference: lambda: dict(a=[1.0, 2.0], b=[2.0, 2.5], level=0.9, axis=0),
+    st.ratio: lambda: dict(a=np.arange(1.0, 9), b=np.arange(2.0, 10), level=0.9, median=True),
+    st.wilson: lambda: dict(successes=3, n=10, level=0.9),
+    st.crossed_bootstrap: lambda: dict(
+        **CROSSED, images=np.tile(np.arange(4), (4, 1)), level=0.9, resamples=100, seed=1
     ),
-    "more classes than outputs, evaluated": (
-        lambda: dl.evaluate(net(dl.mlp([6, 2])), DATA),
-        ValueError,
-        ["network", "3 outputs", "2"],
-    ),
-    "data of a wrong type": (
-        lambda: fit(data=(X, Y)),
-        TypeError,
-        ["data", "Dataset, a mapping or a function"],
-    ),
-    "no data for a seed": (lambda: fit(data={0: DATA}), ValueError, ["data", "each seed", "[1]"]),
-    "sets of other sizes": (
-        lambda: fit(data=lambda seed: small.blobs(seed, train=60 + seed)),
-        ValueError,
-        ["data", "equal numbers", "train"],
-    ),
-    # evaluate
-    "unknown part": (
-        lambda: dl.evaluate(net(), DATA, "dev"),
-        ValueError,
-        ["part", "'train', 'valid' or 'test'", "'dev'"],
-    ),
-    "empty part": (
-        lambda: dl.evaluate(net(), small.blobs(test=0), "test"),
-        ValueError,
-        ["data", "at least one test example", "none"],
-    ),
-    "not a loss": (
-        lambda: dl.evaluate(net(), DATA, loss="mse"),
-        TypeError,
-        ["loss", "SoftmaxCrossEntropy()", "'mse'"],
-    ),
-    "not a network": (lambda: dl.evaluate(BLUEPRINT, DATA), TypeError, ["network", "Network"]),
-    # fit
-    "fit without a network": (
-        lambda: dl.fit(BLUEPRINT, DATA, lr=0.1, epochs=1),
-        TypeError,
-        ["network", "Network"],
-    ),
-    "zero epochs": (lambda: fit(epochs=0), ValueError, ["epochs", ">= 1", "0"]),
-    "half an epoch": (lambda: fit(epochs=0.5), TypeError, ["epochs", "integer", "0.5"]),
-    "zero steps": (lambda: fit(epochs=None, steps=0), ValueError, ["steps", ">= 1", "0"]),
-    "steps with a fraction": (
-        lambda: fit(epochs=None, steps=2.5),
-        TypeError,
-        ["steps", "integer", "2.5"],
-    ),
-    "both epochs and steps": (
-        lambda: fit(steps=3),
-        ValueError,
-        ["epochs, steps", "exactly one", "steps=3"],
-    ),
-    "neither epochs nor steps": (
-        lambda: fit(epochs=None),
-        ValueError,
-        ["epochs, steps", "exactly one", "None"],
-    ),
-    "empty batches": (lambda: fit(batch_size=0), ValueError, ["batch_size", ">= 1", "0"]),
-    "batch size as text": (
-        lambda: fit(batch_size="all"),
-        TypeError,
-        ["batch_size", "integer", "'all'"],
-    ),
-    "never evaluated": (lambda: fit(evaluate_every=0), ValueError, ["evaluate_every", ">= 1", "0"]),
-    "negative rate": (lambda: fit(lr=-0.1), ValueError, ["lr", ">= 0", "-0.1"]),
-    "a negative rate of several": (lambda: fit(lr=[0.1, -0.1]), ValueError, ["lr", ">= 0", "-0.1"]),
-    "NaN rate": (lambda: fit(lr=np.nan), ValueError, ["lr", "finite", "nan"]),
-    "infinite rate": (lambda: fit(lr=np.inf), ValueError, ["lr", "finite", "inf"]),
-    "rates of other replicas": (
-        lambda: fit(lr=[0.1, 0.2, 0.3]),
-        ValueError,
-        ["lr", "2 numbers", "(3,)"],
-    ),
-    "rate as text": (lambda: fit(lr="0.1"), TypeError, ["lr", "number", "'0.1'"]),
-    "ragged rates": (lambda: fit(lr=[[0.1], [0.1, 0.2]]), TypeError, ["lr", "number"]),
-    "negative decay": (lambda: fit(weight_decay=-1), ValueError, ["weight_decay", ">= 0", "-1"]),
-    "not an optimizer": (
-        lambda: fit(optimizer="adam"),
-        TypeError,
-        ["optimizer", "Optimizer", "'adam'"],
-    ),
-    "a class that is no optimizer": (lambda: fit(optimizer=dict), TypeError, ["optimizer", "dict"]),
-    "no schedule": (lambda: fit(schedule=0.5), TypeError, ["schedule", "0.5"]),
-    "not a regularizer": (
-        lambda: fit(regularizers=[0.5]),
-        TypeError,
-        ["regularizers", "expected some such as", "0.5"],
-    ),
-    "a regularizer as text": (
-        lambda: fit(regularizers="clip"),
-        TypeError,
-        ["regularizers", "expected some such as", "'clip'"],
-    ),
-    "not a probe": (
-        lambda: fit(probe="gradient_rms"),
-        TypeError,
-        ["probe", "function", "'gradient_rms'"],
-    ),
-    # optimizers and regularizers
-    "momentum above one": (lambda: dl.Momentum(1.1), ValueError, ["momentum", "[0, 1", "1.1"]),
-    "beta of one": (lambda: dl.Adam(beta1=1.0), ValueError, ["beta1", "[0, 1)", "1.0"]),
-    "negative beta": (lambda: dl.Adam(beta2=-0.1), ValueError, ["beta2", "[0, 1)", "-0.1"]),
-    "negative epsilon": (
-        lambda: dl.Adam(epsilon=-1e-8),
-        ValueError,
-        ["epsilon", "[0, inf)", "-1e-08"],
-    ),
-    "clip at zero": (lambda: dl.clip_by_norm(0.0), ValueError, ["max_norm", "(0, inf)", "0.0"]),
-    "clip at nothing": (lambda: dl.clip_by_norm(None), TypeError, ["max_norm", "number", "None"]),
-    # sweep
-    "unknown setting": (
-        lambda: sweep(learning_rate=[0.1]),
-        TypeError,
-        ["settings", "'lr'", "learning_rate"],
-    ),
-    "network instead of blueprint": (
-        lambda: sweep(net()),
-        TypeError,
-        ["network", "function that makes layers"],
-    ),
-    "nothing to sweep over": (lambda: sweep(lr=[]), ValueError, ["lr", "distinct labels", "[]"]),
-    "one label twice": (
-        lambda: sweep(lr=[0.1, 0.1]),
-        ValueError,
-        ["lr", "distinct labels", "[0.1, 0.1]"],
-    ),
-    "no replicas": (lambda: sweep(seeds=0), ValueError, ["seeds", ">= 1", "0"]),
-    "no seeds to sweep": (lambda: sweep(seeds=[]), ValueError, ["seeds", "at least one"]),
-    "one seed twice": (lambda: sweep(seeds=[3, 3]), ValueError, ["seeds", "distinct", "[3, 3]"]),
-    "seeds with a fraction": (lambda: sweep(seeds=2.5), TypeError, ["seeds", "integer", "2.5"]),
-    "empty shards": (lambda: sweep(shard=0), ValueError, ["shard", ">= 1", "0"]),
-    "array as data": (
-        lambda: sweep(data=X),
-        TypeError,
-        ["data", "Dataset, a mapping or a function"],
-    ),
-    "no data for a swept seed": (
-        lambda: sweep(data={0: DATA}),
-        ValueError,
-        ["data", "each seed", "[1]"],
-    ),
-    "negative rate in a sweep": (lambda: sweep(lr=[0.1, -0.1]), ValueError, ["lr", ">= 0"]),
-    # the rest
-    "zero learning rate in a grid": (
-        lambda: dl.lr_grid(0.0, 2),
-        ValueError,
-        ["centre", "(0, inf)", "0.0"],
-    ),
-    "half a step in a grid": (
-        lambda: dl.lr_grid(0.1, 1.5),
-        TypeError,
-        ["steps_each_side", "integer", "1.5"],
-    ),
-    "factor zero in a grid": (
-        lambda: dl.lr_grid(0.1, 1, 0),
-        ValueError,
-        ["factor", "(0, inf)", "0.0"],
-    ),
-    "sizes with other names": (
-        lambda: dl.setup(full=dict(steps=3), quick=dict(seeds=3)),
-        ValueError,
-        ["sizes", "same names"],
-    ),
-    "seeds that are no count": (
-        lambda: dl.setup(full=dict(seeds=range(3))),
-        TypeError,
-        ["seeds", "integer"],
-    ),
-    "more seeds than fit": (
-        lambda: dl.setup(full=dict(seeds=1001)),
-        ValueError,
-        ["seeds", "at most 1000", "1001"],
-    ),
-    "labels of signals out of range": (
-        lambda: probes.signals(net(), X, np.full(4, 3)),
-        ValueError,
-        ["labels", "0…2", "3"],
-    ),
-    "labels of signals with fractions": (
-        lambda: probes.signals(net(), X, np.zeros(4)),
-        ValueError,
-        ["labels", "integers"],
-    ),
-    "signals without weights": (
-        lambda: probes.signals(net([dl.Tanh()]), X, Y),
-        ValueError,
-        ["network", "weights W", "none"],
-    ),
-    "negative variance": (
-        lambda: meanfield.expectation(np.square, -1.0),
-        ValueError,
-        ["q", ">= 0", "-1.0"],
-    ),
-    "shape for a check": (
-        lambda: gradcheck.check_layer(dl.Dense(3, 2), np.zeros((4, 2))),
-        ValueError,
-        ["x", "(..., batch, 3)", "(4, 2)"],
-    ),
-    "a truth value as integer": (
-        lambda: checks.integer("n", True, 0),
-        TypeError,
-        ["n", "integer", "True"],
-    ),
+    st.steps_to_target: lambda: dict(curve=ROWS, target=5.0, at=[1, 2, 3, 4], budget=4),
+    st.verdict: lambda: dict(**VERDICT, comparisons=1, joint=False, size="full"),
+}  # fmt: skip
+
+# Wrong calls ---------------------------------------------------------------------------------
+
+V, T = ValueError, TypeError
+WHOLE = "an integer >= "
+RATE, SHARE, POSITIVE = "a number in [0, inf)", "a number in [0, 1)", "a number in (0, inf)"
+NAMES = "one of ['glorot_normal', 'glorot_uniform', 'he_normal'"
+
+
+def numbers(argument, expected, *values):
+    """Rows for values that are no such number: words, truth values, lists and NaN among them."""
+    rows = [(argument, v, V, expected, f"{float(v)}") for v in (NAN, INF, *values)]
+    return rows + [(argument, v, T, expected) for v in ("0.5", True, None, [0.5])]
+
+
+def wholes(argument, least, *values):
+    """Rows for values that are no integer from ``least`` on."""
+    due = f"{WHOLE}{least}"
+    rows = [(argument, v, V, due) for v in (least - 1, *values)]
+    return rows + [(argument, v, T, due) for v in (least + 0.5, NAN, str(least), True, None)]
+
+
+SHAPES = [("shape", v, V, "(..., fan_in, fan_out)", repr(v)) for v in ((3,), (), 4)]
+ADAM = [
+    *numbers("beta1", SHARE, 1, -0.1),
+    *numbers("beta2", SHARE, 1.5),
+    *numbers("epsilon", RATE, -1),
+]
+INITIALIZER = [
+    ("initializer", "xavier", V, NAMES),
+    ("initializer", "glorot", V, NAMES),
+    ("initializer", 3, V, NAMES),
+    ("initializer", ["normal"], V, NAMES),
+    ("initializer", None, V, NAMES),
+]
+LENGTH = [
+    ("length", 0, V, WHOLE + "1"),
+    ("length", -5, V, WHOLE + "1"),
+    ("length", 0.0, V, "a number in (0, 1]"),
+    ("length", 1.5, V, "a number in (0, 1]"),
+    ("length", NAN, V, "a number in (0, 1]"),
+    ("length", "10", T, WHOLE + "1"),
+    ("length", True, T, WHOLE + "1"),
+]
+ACTIVATION = [
+    ("activation", v, T, "a class such as ReLU", str(v))
+    for v in ("relu", np.tanh, RELU, dl.Dense, dict, None, 3)
+]
+LEVEL = [
+    *numbers("level", "a number in (0, 1)", 0, 1, 95, -0.5),
+]
+SEED = [*wholes("seed", 0)]
+#: A network is due
+NO_NETWORK = [("network", v, T, "a Network", str(v)) for v in (BLUEPRINT, None, "net", [RELU])]
+NO_DATA = [
+    ("data", (X, Y), T, "a Dataset, a mapping or a function of seed", "array("),
+    ("data", None, T, "a Dataset, a mapping or a function of seed"),
+    ("data", {0: DATA}, V, "a set for each seed", "none for [1]"),
+    ("data", {0: DATA, 1: X}, T, "a Dataset for each seed", "array("),
+    ("data", lambda seed: None, T, "a Dataset for each seed", "None"),
+]
+UNEQUAL = [
+    ("data", v, V, "sets of equal sizes, shapes and classes for all seeds", "60")
+    for v in (
+        lambda seed: small.blobs(seed, train=60 + seed),
+        lambda seed: small.blobs(seed, features=6 + seed),
+        lambda seed: small.blobs(seed, classes=3 + seed),
+    )
+]
+TARGETS = [
+    ("targets", np.zeros((4, 2)), V, "shape (..., 4, 3)", "(4, 2)"),
+    ("targets", Y, V, "shape (..., 4, 3)", "(4,)"),
+    ("targets", np.zeros((2, 4, 3)), V, "shape (..., 4, 3)", "(2, 4, 3)"),
+]
+SAME = [
+    ("b", [1.0, 2.0, 3.0], V, "one shape", "(3,)", "a and b"),
+    ("a", [1.0, NAN], V, "finite numbers", "1 NaN or infinite"),
+    ("a", ["x", "y"], V, "numbers", "list"),
+    ("b", [1.0, INF], V, "finite numbers", "1 NaN or infinite"),
+    ("b", 3.0, V, "axes", "()"),
+]
+
+
+def sizes(argument, classes=10):
+    """Rows for the size of a balanced part."""
+    due = f"a multiple of the {classes} classes"
+    return [
+        (argument, 15, V, due),
+        (argument, -10, V, WHOLE),
+        (argument, 10.0, T, WHOLE),
+        (argument, "10", T, WHOLE),
+        (argument, None, T, WHOLE),
+    ]
+
+
+#: callable -> rows (argument, wrong value, error, what is expected[, what came[, the name given]])
+WRONG = {
+    dl.get_backend: [
+        ("name", "torch", V, "'auto', 'numpy' or 'cupy'", "'torch'", "backend"),
+        ("name", "NumPy", V, "'auto', 'numpy' or 'cupy'", "'NumPy'", "backend"),
+        ("name", None, V, "'auto', 'numpy' or 'cupy'", "None", "backend"),
+        ("name", np, V, "'auto', 'numpy' or 'cupy'", "<module 'numpy'", "backend"),
+        ("dtype", "float16", V, "float32 or float64"),
+        ("dtype", "real", V, "float32 or float64"),
+        ("dtype", int, V, "float32 or float64"),
+        ("dtype", None, V, "float32 or float64"),
+    ],
+    stream: [*SEED, ("purpose", 3, T, "a str"), ("index", (-1,), V, WHOLE, "-1"),
+             ("index", (0.5,), T, WHOLE, "0.5")],
+    dl.Streams: [
+        ("seeds", [], V, "at least one seed", "none"),
+        ("seeds", -1, V, WHOLE),
+        ("seeds", [1, -4], V, WHOLE, "-4"),
+        ("seeds", [0.5], T, WHOLE, "0.5"),
+        ("seeds", [1, None], T, WHOLE, "None"),
+        ("seeds", [1, [2, 3]], T, WHOLE, "[2, 3]"),
+        ("seeds", "12", T, WHOLE),
+        ("seeds", True, T, WHOLE),
+        ("seeds", {1, 2}, T, WHOLE),
+        ("seeds", np.array([0.0, 1.0]), T, WHOLE, "0.0"),
+    ],
+    dl.Streams.draw: [("purpose", None, T, "a str"), ("index", (-1,), V, WHOLE, "-1"),
+                      ("function", "normal", T, "a function of a generator")],
+    dl.Noise: [
+        ("streams", [0, 1], T, "a Streams"),
+        ("backend", "numpy", T, "a Backend"),
+        ("purpose", 3, T, "a str"),
+        ("index", (0.5,), T, WHOLE, "0.5"),
+    ],
+    dl.Noise.uniform: [
+        ("shape", (3, 2), V, "(2, ...), replicas first", "(3, 2)"),
+        ("shape", (), V, "(2, ...), replicas first", "()"),
+    ],
+    dl.Noise.normal: [("shape", (3, 2), V, "(2, ...), replicas first", "(3, 2)")],
+    checks.integer: [("value", True, T, WHOLE, "True", "n"), ("value", -1, V, WHOLE, "-1", "n")],
+    checks.real: [
+        ("value", 2, V, "a number in [0, 1]", "2", "a"),
+        ("value", True, T, "a number in [0, 1]", "True", "a"),
+    ],
+    checks.per_replica: [("value", [1, 2, 3], V, "2 numbers (one per replica)", "(3,)", "lr")],
+    checks.instance: [("value", v, T, "a truth value", repr(v), "test") for v in (1, "yes", None)],
+    checks.choice: [("value", v, V, "'train' or 'test'", repr(v), "part") for v in ("dev", 0)],
+    checks.function: [("value", v, T, "a probe", repr(v), "probe") for v in ("len", int, None)],
+    dl.LeakyReLU: numbers("alpha", "a number in [0, 1]", 1.5, -0.1),
+    dl.ELU: numbers("alpha", RATE, -1),
+    dl.Dense: [
+        *wholes("fan_in", 1, -3),
+        *wholes("fan_out", 1, -3),
+        *INITIALIZER,
+        *numbers("bias", "a number in (-inf, inf)", -INF),
+    ],
+    dl.Flatten: wholes("axes", 1),
+    dl.BatchNorm: [
+        *wholes("features", 1),
+        *numbers("momentum", "a number in [0, 1]", 1.1, -0.1),
+        *numbers("epsilon", RATE, -1e-5),
+        ("images", "yes", T, "a bool"),
+        ("images", 1, T, "a bool"),
+    ],
+    dl.Dropout: numbers("rate", SHARE, 1, -0.1, 50),
+    dl.GaussianNoise: numbers("std", RATE, -0.1),
+    dl.SimpleRNN: [
+        *wholes("fan_in", 1),
+        *wholes("units", 1),
+        *ACTIVATION,
+        *INITIALIZER,
+        ("recurrent_initializer", "eye", V, NAMES),
+    ],
+    dl.Conv2D: [
+        *wholes("in_channels", 1),
+        *wholes("out_channels", 1),
+        ("kernel", 0, V, WHOLE + "1"),
+        ("kernel", (3, 0), V, WHOLE + "1", "0"),
+        ("kernel", (3, 3, 3), V, "one integer or two"),
+        ("kernel", 2.5, T, WHOLE + "1"),
+        ("kernel", "3", T, WHOLE + "1"),
+        *wholes("stride", 1),
+        ("padding", -1, V, WHOLE + "0"),
+        ("padding", "valid", V, "'same'"),
+        ("padding", "same", V, "a number with stride 2"),
+        ("padding", None, T, WHOLE + "0"),
+        *INITIALIZER,
+        *numbers("bias", "a number in (-inf, inf)"),
+    ],
+    dl.MaxPool2D: [
+        ("size", 0, V, WHOLE + "1"),
+        ("size", (2,), V, "one integer or two"),
+        ("size", 2.0, T, WHOLE + "1"),
+    ],
+    dl.SoftmaxCrossEntropy.__call__: [
+        ("labels", Y[:3], V, "shape (..., 4)", "(3,)"),
+        ("labels", np.zeros((2, 4), int), V, "shape (..., 4)", "(2, 4)"),
+        ("labels", np.zeros(4), V, "integers", "float64"),
+        ("labels", [0, 1, 2, 0], T, "an array", "list"),
+        ("logits", [[0.0, 1.0]], T, "an array", "list"),
+        ("logits", np.zeros(3), V, "axes (..., batch, classes)", "(3,)"),
+    ],
+    dl.BinaryCrossEntropy.__call__: TARGETS,
+    dl.MeanSquaredError.__call__: [
+        *TARGETS,
+        ("targets", [[1.0]], T, "an array", "list"),
+        ("y", [[1.0]], T, "an array", "list"),
+    ],
+    ini.fans: SHAPES,
+    ini.normal: numbers("std", RATE, -1),
+    ini.uniform: numbers("limit", RATE, -1),
+    ini.lecun_normal: SHAPES,
+    ini.lecun_uniform: SHAPES,
+    ini.glorot_normal: SHAPES,
+    ini.glorot_uniform: SHAPES,
+    ini.he_normal: SHAPES,
+    ini.he_uniform: SHAPES,
+    ini.orthogonal: numbers("gain", RATE, -1),
+    ini.get: INITIALIZER,
+    ini.lsuv: [
+        *NO_NETWORK,
+        ("x", np.zeros((20, 6)), V, "outputs of layer 0 that vary", "variances [0. 0.]"),
+        ("x", np.full((20, 6), NAN), V, "outputs of layer 0 that vary", "nan"),
+        ("x", np.ones((20, 5)), V, "(..., batch, 6)", "(20, 5)"),
+        *numbers("tolerance", POSITIVE, 0, -1),
+        *wholes("max_iterations", 0),
+    ],
+    dl.Network: [
+        *[("layers", v, T, "a non-empty list of layers") for v in ([], None, "mlp", 3)],
+        ("layers", dl.Dense(3, 2), T, "a non-empty list of layers", "Dense"),
+        ("layers", [dl.Dense(3, 2), "relu"], T, "a non-empty list of layers", "'relu'"),
+        ("layers", [dl.Dense(3, 2), dl.ReLU], T, "a non-empty list of layers", "ReLU"),
+        ("layers", lambda: None, T, "a non-empty list of layers", "None"),
+        ("layers", {"a": RELU}, T, "a non-empty list of layers", "ReLU"),
+        ("layers", [RELU, dl.Dense(3, 3), RELU], V, "each layer once", "twice"),
+        (
+            "layers",
+            [dl.Dense(3, 3, lambda rng, shape: np.zeros(5))],
+            V,
+            "W of shape (3, 3)",
+            "(5,)",
+            "initializer",
+        ),
+        ("seeds", [], V, "at least one seed", "none"),
+        ("seeds", [0.5], T, WHOLE, "0.5"),
+        ("seeds", None, T, WHOLE),
+        ("backend", "jax", V, "'auto', 'numpy' or 'cupy'"),
+    ],
+    dl.Network.freeze: [
+        ("layers", 3, V, "indices below 3 or names of classes"),
+        ("layers", -4, V, "-3"),
+        ("layers", [0, 9], V, "indices below 3 or names of classes", "9"),
+        ("layers", "Dens", V, "indices below 3 or names of classes"),
+        ("layers", 0.5, T, "an integer"),
+        ("layers", None, T, "an integer"),
+        ("layers", [True], T, "an integer", "True"),
+        ("layers", [[0]], T, "an integer", "[0]"),
+    ],
+    dl.Network.unfreeze: [("layers", 3, V, "indices below 3"), ("layers", "Conv2D", V, "names")],
+    dl.Network.start_epoch: wholes("number", 0),
+    dl.Network.forward: [
+        ("x", np.zeros((4, 7), np.float32), V, "(..., batch, 6)", "(4, 7)"),
+        ("x", np.zeros(6, np.float32), V, "(..., batch, 6)", "(6,)"),
+        ("x", [[0.0] * 6], T, "an array", "list"),
+    ],
+    dl.Network.load: [
+        ("path", partial(written, "other", dl.mlp([6, 4, 3])), V, "(2, 6, 5)", "(2, 6, 4)", "other: 0.W"),
+        ("path", partial(written, "deep", dl.mlp([6, 5, 5, 3])), V, "layers", "ReLU", "deep"),
+        ("path", partial(written, "three", seeds=[1, 2, 3]), V, "(2, 6, 5)", "(3, 6, 5)", "three: 0.W"),
+        ("path", partial(written, "short", change=lambda b: b[:200]), V, "a safetensors", "damaged", "short"),
+        ("path", partial(written, "flip", change=lambda b: b[:-1] + b"x"), V, "checksum", "damaged", "flip"),
+        ("path", partial(written, "text", b"net"), V, "a safetensors file", "damaged", "text"),
+        ("path", partial(written, "empty", b""), V, "a safetensors file", "damaged", "empty"),
+    ],
+    dl.Network.copy_layers: [
+        ("source", None, T, "a Network"),
+        ("source", BLUEPRINT, T, "a Network", "partial"),
+        ("source", net(seeds=[1, 2, 3]), V, "a plain network or one of 2 replicas", "3"),
+        ("source", net(dl.mlp([6, 4, 3])), V, "layers", "(6, 4)"),
+        ("k", 3, V, "at most 2 layers with weights"),
+        *wholes("k", 1),
+    ],
+    dl.Network.fold_batch_norm: [
+        ("self", net([dl.BatchNorm(6), dl.ReLU(), dl.Dense(6, 3)]), V, "a Dense or Conv2D layer",
+         "then ReLU (layer 1)", "fold_batch_norm"),
+    ],
+    dl.mlp: [
+        ("sizes", 3, T, "a sequence of integers"),
+        ("sizes", "64", T, "a sequence of integers"),
+        ("sizes", [[3, 2]], T, WHOLE + "1", "[3, 2]"),
+        ("sizes", [3, [2], 4], T, WHOLE + "1", "[2]"),
+        ("sizes", [], V, "inputs, hidden widths and outputs"),
+        ("sizes", [3], V, "inputs, hidden widths and outputs"),
+        ("sizes", [3, 0, 2], V, WHOLE + "1", "0"),
+        ("sizes", [3, 4.5, 2], T, WHOLE + "1", "4.5"),
+        *ACTIVATION,
+        *INITIALIZER,
+        *numbers("bias", "a number in (-inf, inf)"),
+        ("batch_norm", "yes", V, "'before', 'after' or False"),
+        ("batch_norm", True, V, "'before', 'after' or False"),
+        *numbers("dropout", SHARE, 1, -0.1),
+        *numbers("input_dropout", SHARE, 1, -0.1),
+    ],
+    dl.Momentum: numbers("momentum", "a number in [0, 1]", 1.1, -0.1),
+    dl.Nesterov: numbers("momentum", "a number in [0, 1]", 1.1),
+    dl.AdaGrad: numbers("epsilon", RATE, -1e-8),
+    dl.RMSProp: [*numbers("beta2", SHARE, 1), *numbers("epsilon", RATE, -1)],
+    dl.Adam: [*ADAM, ("bias_correction", "no", T, "a bool")],
+    dl.AdamW: [*ADAM, *numbers("weight_decay", RATE, -0.1), ("bias_correction", 0, T, "a bool")],
+    dl.NAdam: [*ADAM, *numbers("momentum_decay", RATE, -0.1)],
+    dl.L1: [
+        ("strength", -1, V, "finite numbers >= 0"),
+        ("strength", NAN, V, "finite numbers >= 0"),
+        ("strength", "0.1", T, "a number or one per replica"),
+        ("strength", None, T, "a number or one per replica"),
+    ],
+    dl.L2: [
+        ("strength", [0.1, -1], V, "finite numbers >= 0"),
+        ("strength", [], V, "a number or 1 numbers", "(0,)"),
+        ("strength", [[0.1]], V, "a number or 1 numbers", "(1, 1)"),
+        ("strength", True, T, "a number or one per replica"),
+    ],
+    dl.MaxNorm: numbers("max_norm", POSITIVE, 0, -1),
+    dl.clip_by_norm: numbers("max_norm", POSITIVE, 0, -1),
+    dl.EarlyStopping: [
+        *wholes("patience", 1),
+        *numbers("min_delta", RATE, -1),
+        ("monitor", "loss", V, "'valid_loss', 'train_loss' or 'valid_accuracy'"),
+        ("monitor", None, V, "'valid_loss', 'train_loss' or 'valid_accuracy'"),
+    ],
+    sc.piecewise: [
+        ("boundaries", (0.5, 0.2), V, "rising values"),
+        ("boundaries", (0.5, 100), V, "rising values, all steps or all shares"),
+        ("boundaries", 0.5, T, "a sequence"),
+        ("boundaries", ("a",), T, WHOLE + "1", "'a'"),
+        ("boundaries", (1.5,), V, "a number in (0, 1]", "1.5"),
+        ("factors", (1, 0.5, 0.1), V, "2, one more than boundaries", "3"),
+        ("factors", (1, -0.1), V, RATE, "-0.1"),
+        ("factors", 0.1, T, "a sequence"),
+        ("factors", ("1", "2"), T, RATE, "'1'"),
+    ],
+    sc.exponential: [*numbers("rate", "a number in (0, 1]", 0, 1.1), *LENGTH],
+    sc.inverse_time: [*LENGTH, *numbers("power", RATE, -1)],
+    sc.polynomial: [*numbers("power", RATE, -1), *numbers("end", RATE, -1)],
+    sc.cosine: numbers("end", RATE, -0.1),
+    sc.one_cycle: [
+        *numbers("peak", "a number in (0, 1)", 0, 1),
+        *numbers("start", RATE, -1),
+        *numbers("end", RATE, -1),
+    ],
+    sc.warmup: [
+        *LENGTH,
+        *[("then", v, T, "a schedule such as cosine()") for v in ("cosine", 0.5, sc.cosine, None)],
+    ],
+    sc.ReduceOnPlateau: [
+        *numbers("factor", "a number in (0, 1)", 0, 1),
+        *wholes("patience", 0),
+        *numbers("threshold", SHARE, 1),
+        *wholes("cooldown", 0),
+        *numbers("end", RATE, -1),
+    ],
+    sc.begin: [("schedule", v, T, "a schedule such as cosine()") for v in (0.5, "cosine", sc.cosine)],
+    au.shift: numbers("pixels", RATE, -1),
+    au.rotate: numbers("degrees", "a number in [0, 180]", -1, 181),
+    au.elastic: [*numbers("strength", RATE, -1), *numbers("sigma", POSITIVE, 0)],
+    au.white_noise: numbers("std", RATE, -1),
+    au.compose: [
+        ("steps", ("shift",), T, "functions of (x, noise)", "'shift'"),
+        ("steps", (au.shift(1), au.rotate), T, "functions of (x, noise)", "rotate"),
+    ],
+    Dataset: [
+        ("x_train", DATA.x_train[0], V, "(N, features)", "(6,)"),
+        ("x_train", replaced(DATA.x_train, NAN), V, "finite values", "NaN"),
+        ("x_valid", replaced(DATA.x_valid, INF), V, "finite values", "infinity"),
+        ("x_test", replaced(DATA.x_test, NAN), V, "finite values", "NaN"),
+        ("x_test", DATA.x_test[:, :5], V, "examples of shape (6,) as in x_train", "(5,)"),
+        ("x_valid", [["a"]], T, "numbers"),
+        ("x_train", [[1.0], [1.0, 2.0]], T, "numbers"),
+        ("y_train", np.full(60, 3), V, "labels in 0…2", "3…3"),
+        ("y_valid", replaced(DATA.y_valid, -1), V, "labels in 0…2", "-1…2"),
+        ("y_test", np.zeros(20), V, "integer labels", "float64"),
+        ("y_test", np.zeros(20, bool), V, "integer labels", "bool"),
+        ("y_train", DATA.y_train[:-1], V, "shape (60,)", "(59,)"),
+        ("y_train", np.eye(3)[DATA.y_train].astype(int), V, "shape (60,)", "(60, 3)"),
+        ("classes", 2, V, "labels in 0…1", "0…2", "y_train"),
+        *wholes("classes", 2),
+    ],
+    Dataset.subset: [*sizes("n", 3)[1:], ("n", 7, V, "a multiple of the 3 classes"),
+                     ("n", 0, V, WHOLE), ("n", 63, V, "at most 60 examples (20 per class)"), *SEED],
+    Dataset.standardized: [
+        ("self", Dataset(**parts(x_train=np.ones((60, 6)))), V, "values that vary", "constant", "x_train")
+    ],
+    Dataset.with_classes: [
+        ("keep", [1], V, "two or more different classes in 0…2"),
+        ("keep", [1, 1], V, "two or more different classes in 0…2"),
+        ("keep", [0, 3], V, "two or more different classes in 0…2"),
+        ("keep", [0, -1], V, WHOLE, "-1"),
+        ("keep", "01", T, WHOLE, "'0'"),
+        ("keep", 2, T, "a sequence"),
+    ],
+    Dataset.pooled: [
+        *wholes("k", 1),
+        ("k", 3, V, "a divisor of 8 and 8"),
+        ("self", DATA, V, "images (N, H, W, C)", "(60, 6)", "pooled"),
+    ],
+    Dataset.sequences: [("self", IMAGES, V, "rows (N, T)", "(40, 5, 2, 1)", "sequences")],
+    datasets.random_templates: [*SEED, *wholes("classes", 2), *wholes("length", 3)],
+    datasets.Distortion: [
+        ("padding", (6, 3), V, "0 ≤ low ≤ high"),
+        ("padding", (-1, 3), V, WHOLE, "-1"),
+        ("padding", (1, 2, 3), V, "0 ≤ low ≤ high"),
+        ("padding", 3, V, "0 ≤ low ≤ high"),
+        ("padding", (0.5, 3), T, WHOLE, "0.5"),
+        *numbers("scale", "a number in [0, 1.9]", -1, 2),
+        *wholes("shift", 1),
+        *numbers("blurred_noise", RATE, -1),
+        *numbers("noise", RATE, -1),
+        *numbers("shear", RATE, -1),
+        *wholes("length", 2),
+    ],
+    datasets.mnist1d: [
+        ("seed", -1, V, WHOLE),
+        ("seed", 0.5, T, WHOLE),
+        ("seed", None, V, "an integer together with templates, distortion or test_seed"),
+        *sizes("train"),
+        ("train", 0, V, WHOLE),
+        *sizes("valid"),
+        *sizes("test"),
+        *wholes("test_seed", 0),
+        ("shuffle_seed", -1, V, WHOLE),
+        ("shuffle_seed", "1", T, WHOLE),
+        ("templates", np.zeros(5), V, "a finite table (classes, length)", "(5,)"),
+        ("templates", np.full((3, 5), NAN), V, "a finite table (classes, length)", "(3, 5)"),
+        ("templates", "digits", T, "a finite table (classes, length)"),
+        ("distortion", "none", T, "a Distortion"),
+        ("distortion", datasets.Distortion, T, "a Distortion", "class"),
+    ],
+    datasets.fashion_mnist: [
+        *SEED,
+        *sizes("train"),
+        ("train", 20_000, V, "at most 10000 examples", "20020", "test + valid + train"),
+        *sizes("valid"),
+        *sizes("test"),
+        ("size", 5, V, "a divisor of 28"),
+        *wholes("size", 1),
+    ],
+    datasets.digits: [*SEED, *sizes("train"), *sizes("valid"), *sizes("test"),
+                      ("train", 2000, V, "at most 1740", "2020", "test + valid + train")],
+    datasets.ravine: numbers("condition", "a number in [1, inf)", 0.5),
+    VALUE: [
+        ("point", np.zeros(3), V, "a floating array (..., 2)", "array([0., 0., 0.])"),
+        ("point", np.zeros(2, int), V, "a floating array (..., 2)", "array([0, 0])"),
+        ("point", [1.0, 2.0], V, "a floating array (..., 2)"),
+    ],
+    batches.Part: [*NO_DATA, *UNEQUAL],
+    batches.per_seed: NO_DATA,
+    batches.sets_of: NO_DATA,
+    dl.fit: [
+        *NO_NETWORK,
+        ("network", net(dl.mlp([5, 3])), V, "(..., batch, 5)", "6", "x"),
+        ("network", net(dl.mlp([6, 2])), V, "3 outputs, one per class", "2"),
+        ("network", net([dl.SimpleRNN(6, 3)]), V, "(..., batch, time, 6)", "(1, 6)", "x"),
+        ("network", net([dl.Flatten(), dl.Dense(6, 3)]), V, "more than 3 axes", "(1, 6)", "x"),
+        ("network", net([dl.Conv2D(1, 3, 3)]), V, "(..., batch, height, width, 1)", "(1, 6)", "x"),
+        ("network", net([dl.MaxPool2D()]), V, "images", "(1, 6)", "x"),
+        ("network", net([dl.BatchNorm(5), dl.Dense(5, 3)]), V, "(..., batch, 5)", "(1, 6)", "x"),
+        ("network", frozen(0, 2), V, "a layer that learns", "frozen"),
+        ("network", with_factors(_0=-1), V, RATE, "-1", "lr_factors"),
+        ("network", with_factors(_7=0.1), V, "indices of layers below 3", "7", "lr_factors"),
+        ("network", with_factors(_0="x"), T, RATE, "'x'", "lr_factors"),
+        *NO_DATA,
+        *UNEQUAL,
+        *[("optimizer", v, T, "an Optimizer") for v in ("adam", [dl.Adam], None, 0.1)],
+        ("optimizer", dict, T, "an Optimizer", "{}"),
+        *[("lr", v, V, "finite numbers >= 0") for v in (-0.1, [0.1, -0.1], NAN, INF, [0.1, NAN])],
+        ("lr", [0.1, 0.2, 0.3], V, "a number or 2 numbers (one per replica)", "(3,)"),
+        ("lr", [], V, "a number or 2 numbers (one per replica)", "(0,)"),
+        ("lr", np.ones((2, 1)), V, "a number or 2 numbers (one per replica)", "(2, 1)"),
+        *[("lr", v, T, "a number or one per replica") for v in ("0.1", None, True, {0: 0.1}, 1j)],
+        ("lr", [[0.1], [0.1, 0.2]], T, "a number or one per replica"),
+        ("weight_decay", -1, V, "finite numbers >= 0"),
+        ("weight_decay", NAN, V, "finite numbers >= 0"),
+        ("weight_decay", [0.1] * 3, V, "a number or 2 numbers (one per replica)", "(3,)"),
+        ("weight_decay", "0.1", T, "a number or one per replica"),
+        *wholes("epochs", 1)[:-1],
+        ("epochs", None, V, "exactly one", "epochs=None, steps=None", "epochs, steps"),
+        ("steps", 3, V, "exactly one", "epochs=1, steps=3", "epochs, steps"),
+        *wholes("batch_size", 1),
+        *wholes("evaluate_every", 1),
+        ("loss", "mse", T, "a loss such as SoftmaxCrossEntropy()"),
+        ("loss", np.square, T, "a loss such as SoftmaxCrossEntropy()", "square"),
+        ("schedule", 0.5, T, "a schedule such as cosine()"),
+        ("schedule", sc.cosine, T, "a schedule such as cosine()", "cosine"),
+        ("schedule", lambda k, n: -1.0, V, "finite numbers >= 0", "-1.0"),
+        ("schedule", lambda k, n: NAN, V, "finite numbers >= 0", "nan"),
+        ("schedule", lambda k, n: "1", T, "a number or one per replica", "'1'"),
+        ("schedule", lambda k, n: [1, 1, 1], V, "a number or 2 numbers", "(3,)"),
+        *[("regularizers", v, T, "some such as L2(1e-4)") for v in (0.5, "l2", [dl.L2], None)],
+        ("regularizers", dl.L2, T, "some such as L2(1e-4)", "L2"),
+        ("regularizers", dl.L2([0.1] * 3), V, "2 numbers (one per replica)", "(3,)", "strength"),
+        *[("augment", v, T, "a function of two arguments") for v in ("shift", au.shift, 0.5)],
+        ("augment", au.rotate(10), V, "images (..., batch, height, width, channels)", "(2, 60, 6)", "x"),
+        ("early_stopping", 5, T, "EarlyStopping(...)"),
+        *[("checkpoint", v, T, "a path or Checkpoint(path)") for v in (3, True, [])],
+        ("early_stopping", dl.EarlyStopping, T, "EarlyStopping(...)"),
+        *[("probe", v, T, "a function of two arguments") for v in ("gradient_rms", [len])],
+    ],
+    dl.evaluate: [
+        *NO_NETWORK,
+        ("network", net(dl.mlp([5, 3])), V, "(..., batch, 5)", "6", "x"),
+        ("network", net(dl.mlp([6, 2])), V, "3 outputs, one per class", "2"),
+        *NO_DATA,
+        ("data", small.blobs(test=0), V, "at least one test example", "none"),
+        ("part", "dev", V, "'train', 'valid' or 'test'"),
+        ("part", None, V, "'train', 'valid' or 'test'"),
+        ("loss", "mse", T, "a loss such as SoftmaxCrossEntropy()"),
+        ("loss", 3, T, "a loss such as SoftmaxCrossEntropy()"),
+    ],
+    dl.cached: [
+        *NO_NETWORK,
+        ("network", net(), V, "frozen layers below the first one that learns", "none"),
+        ("network", frozen(0, 2), V, "a layer that learns", "frozen"),
+        *NO_DATA,
+    ],
+    dl.Checkpoint: [
+        *[("path", v, T, "a path or Checkpoint(path)", repr(v), "checkpoint") for v in (3, None)],
+        *numbers("seconds", RATE, -1),
+    ],
+    dl.lr_grid: [
+        *numbers("centre", POSITIVE, 0, -0.1),
+        *wholes("steps_each_side", 0),
+        *numbers("factor", POSITIVE, 0, -1),
+    ],
+    dl.setup: [
+        ("quick", dict(seeds=1), V, "the same names in each size", "steps", "sizes"),
+        ("quick", 3, T, "a Mapping"),
+        ("full", dict(seeds=range(3), steps=3), T, WHOLE, "range(0, 3)", "seeds"),
+        ("full", dict(seeds=0, steps=3), V, WHOLE, "0", "seeds"),
+        ("full", dict(seeds=1001, steps=3), V, "at most 1000 seeds", "1001", "seeds"),
+    ],
+    dl.sweep: [
+        ("network", net(), T, "a function that makes layers", "Network"),
+        ("network", [dl.Dense(6, 3)], T, "a function that makes layers", "Dense"),
+        ("network", None, T, "a function that makes layers"),
+        ("data", X, T, "a Dataset, a mapping or a function of seed", "array("),
+        *NO_DATA[1:],
+        ("learning_rate", [0.1], T, "'lr'", "['learning_rate']", "settings"),
+        ("Lr", 0.1, T, "'lr'", "['Lr']", "settings"),
+        ("optimiser", dl.SGD, T, "'optimizer'", "['optimiser']", "settings"),
+        ("lr", [], V, "values with distinct labels"),
+        ("lr", {}, V, "values with distinct labels"),
+        ("lr", [0.1, 0.1], V, "values with distinct labels"),
+        ("activation", [dl.ReLU, dl.ReLU], V, "values with distinct labels", "ReLU"),
+        ("activation", ["relu", "tanh"], T, "a class such as ReLU", "'relu'"),
+        ("initializer", ["glorot", "he_normal"], V, NAMES, "'glorot'"),
+        ("lr", [0.1, -0.1], V, "finite numbers >= 0", "-0.1"),
+        ("lr", ["0.1", "0.2"], T, "a number or one per replica", "'0.1'"),
+        ("lr", (0.1, 0.2), T, "a number, or a list to sweep over"),
+        ("lr", np.array([0.1, 0.2]), T, "a number, or a list to sweep over"),
+        ("weight_decay", (0.1, 0.2), T, "a number, or a list to sweep over"),
+        ("seeds", 0, V, WHOLE),
+        ("seeds", [], V, "at least one seed", "none"),
+        ("seeds", [3, 3], V, "distinct seeds"),
+        ("seeds", 2.5, T, WHOLE),
+        ("seeds", "2", T, WHOLE),
+        ("seeds", None, T, WHOLE),
+        ("backend", "torch", V, "'auto', 'numpy' or 'cupy'"),
+        ("executor", "threads", T, "an Executor"),
+        *[("checkpoint", v, T, "a path or Checkpoint(path)") for v in (3, True, [])],
+        ("executor", 4, T, "an Executor"),
+        *wholes("shard", 1),
+        ("test", "yes", T, "a bool"),
+        ("epochs", [1, 0], V, WHOLE, "0"),
+    ],
+    probes.weight_slots: NO_NETWORK,
+    probes.gradient_rms: [
+        *NO_NETWORK,
+        ("network", net([dl.Tanh()]), V, "a layer with weights W", "none"),
+    ],
+    probes.relative_update: [
+        *NO_NETWORK,
+        ("before", None, V, "parameters of shape", "None"),
+        ("before", np.zeros(5), V, "parameters of shape (106,)", "(5,)"),
+    ],
+    probes.learning: [*NO_NETWORK, ("before", None, V, "parameters of shape", "None")],
+    probes.signals: [
+        *NO_NETWORK,
+        ("network", net([dl.Tanh()]), V, "a layer with weights W", "none"),
+        ("x", np.zeros((4, 5)), V, "(..., batch, 6)", "(4, 5)"),
+        ("labels", np.full(4, 3), V, "integers in 0…2", "3"),
+        ("labels", np.full(4, -1), V, "integers in 0…2", "-1"),
+        ("labels", np.zeros(4), V, "integers in 0…2", "0."),
+        ("labels", ["a"] * 4, V, "integers in 0…2", "'a'"),
+        ("labels", Y[:3], V, "shape (..., 4)", "(3,)"),
+        ("loss", "softmax", T, "a loss such as SoftmaxCrossEntropy()"),
+        *numbers("saturated_below", RATE, -1),
+    ],
+    meanfield.expectation: [
+        *numbers("q", RATE, -1),
+        ("function", "square", T, "a function"),
+    ],
+    meanfield.variance: [
+        ("activation", "relu", T, "a class such as ReLU"),
+        ("activation", np.tanh, T, "a class such as ReLU", "tanh"),
+        *numbers("q", RATE, -1),
+        *numbers("sigma_w", RATE, -1),
+        *numbers("sigma_b", RATE, -1),
+    ],
+    meanfield.chi: [
+        ("activation", "relu", T, "a class such as ReLU"),
+        *numbers("q", RATE, -1),
+        *numbers("sigma_w", RATE, -1),
+    ],
+    meanfield.variances: [
+        ("activation", None, T, "a class such as ReLU"),
+        *numbers("first", RATE, -1),
+        *wholes("depth", 1),
+        *numbers("sigma_w", RATE, -1),
+        *numbers("sigma_b", RATE, -1),
+    ],
+    gradcheck.numerical: [
+        ("array", np.ones(2, int), T, "a floating array", "int64"),
+        ("array", [1, 2], T, "a floating array", "int64"),
+    ],
+    gradcheck.error: [("found", np.ones(3), V, "shape (2,)", "(3,)")],
+    gradcheck.check_layer: [
+        ("layer", dl.ReLU, T, "a non-empty list of layers", "ReLU", "layers"),
+        ("layer", None, T, "a non-empty list of layers", "None", "layers"),
+        ("x", np.zeros((4, 2)), V, "(..., batch, 4)", "(4, 2)"),
+        ("seeds", -1, V, WHOLE),
+    ],
+    gradcheck.check_loss: [
+        ("loss", "softmax", T, "a loss"),
+        ("y", np.zeros((2, 4)), V, "shape (..., 2)", "(3,)", "labels"),
+        ("target", np.zeros(4, int), V, "shape (..., 3)", "(4,)", "labels"),
+    ],
+    plots.mean_band: [
+        ("values", curves(lr=3), V, "dimensions ('seed',)", "('lr',)"),
+        ("values", ROWS, T, "an xarray.DataArray", "array("),
+        *numbers("level", "a number in (0, 1)", 95),
+    ],
+    plots.bands: [
+        ("data", curves(lr=3), V, "dimensions ('lr', 'seed')", "('lr',)"),
+        ("data", ROWS, T, "an xarray.DataArray", "array("),
+        ("x", "epoch", V, "dimensions ('epoch', 'seed')", "('lr', 'seed')", "data"),
+        ("hue", "optimizer", V, "dimensions ('lr', 'seed', 'optimizer')", "('lr', 'seed')", "data"),
+        ("labels", ["a", "b"], V, "1 labels, one per line"),
+    ],
+    plots.layers: [
+        ("data", curves(), V, "dimensions ('layer', 'seed')", "('lr', 'seed')"),
+        ("hue", "lr", V, "dimensions ('layer', 'seed', 'lr')", "('layer', 'seed')", "data"),
+    ],
+    plots.lr_sensitivity: [
+        ("data", curves(layer=2, seed=2), V, "dimensions ('lr', 'seed')", "('layer', 'seed')"),
+        ("data", [1, 2], T, "an xarray.DataArray"),
+        ("hue", "layer", V, "dimensions ('lr', 'seed', 'layer')", "('lr', 'seed')", "data"),
+    ],
+    plots.trajectories: [
+        ("paths", np.zeros((2, 5)), V, "shape (n, steps, 2)", "(2, 5)"),
+        ("paths", np.zeros((2, 5, 3)), V, "shape (n, steps, 2)", "(2, 5, 3)"),
+        ("names", ["a"], V, "2 names, one per path", "1"),
+        ("surface", "ravine", T, "a surface such as ravine()"),
+    ],
+    st.interval: [
+        ("values", [1.0], V, "at least two seeds", "1"),
+        ("values", [], V, "at least two seeds", "0"),
+        ("values", [1.0, NAN], V, "finite numbers", "1 NaN"),
+        ("values", [1.0, INF], V, "finite numbers", "1 NaN or infinite"),
+        ("values", ["x", "y"], V, "numbers", "list"),
+        ("values", 3.0, V, "some axes", "()"),
+        *LEVEL,
+        ("axis", "seed", T, "an xarray with dimension 'seed'", "list"),
+        ("axis", 2, V, "an axis of shape (2,)"),
+        ("axis", 0.5, T, WHOLE),
+    ],
+    st.paired_difference: [*SAME, *LEVEL, ("axis", 3, V, "an axis of shape (2,)")],
+    st.ratio: [
+        ("a", np.arange(8.0), V, "positive values", "0", "a and b"),
+        ("b", -np.ones(8), V, "positive values", "-1", "a and b"),
+        ("b", np.ones(3), V, "one shape", "(3,)", "a and b"),
+        ("a", replaced(np.ones(8), NAN), V, "finite numbers", "1 NaN"),
+        *LEVEL,
+        ("level", 0.9999, V, "more than 8 values for a median at level 0.9999", "8", "a and b"),
+    ],
+    st.wilson: [
+        *numbers("successes", "a number in [0, 10]", -1, 11),
+        *numbers("n", "a number in [1, inf)", 0),
+        *LEVEL,
+    ],
+    st.crossed_bootstrap: [
+        ("correct_a", np.ones(4), V, "2 axes", "(4,)", "a"),
+        ("correct_b", np.ones((4, 3)), V, "one shape", "(4, 3)", "a and b"),
+        ("correct_a", replaced(np.eye(4), NAN), V, "finite numbers", "1 NaN", "a"),
+        ("images", np.zeros((4, 3)), V, "shape (4, 4)", "(4, 3)"),
+        ("images", np.zeros((4, 4)), V, "at least two test images", "one"),
+        *LEVEL,
+        *wholes("resamples", 100),
+        *SEED,
+    ],
+    st.steps_to_target: [
+        ("curve", np.ones(4), V, "2 axes", "(4,)"),
+        ("curve", replaced(ROWS, NAN), V, "finite numbers", "1 NaN"),
+        *numbers("target", "a number in (-inf, inf)"),
+        ("at", [1, 2, 3], V, "4 steps, one per evaluation", "3"),
+        ("at", [1, 2, 2, 3], V, "rising steps", "[1. 2. 2. 3.]"),
+        ("budget", 5, V, "a number in [1, 4]"),
+        ("budget", 0, V, "a number in [1, 4]"),
+        ("budget", "4", T, "a number in [1, 4]"),
+    ],
+    st.verdict: [
+        ("id", "g1", V, "a capital and digits"),
+        ("id", "G", V, "a capital and digits"),
+        ("id", 1, V, "a capital and digits"),
+        ("effect", [1.0], V, "at least two seeds", "1", "values"),
+        ("effect", [1.0, NAN], V, "finite numbers", "1 NaN"),
+        ("effect", st.interval([1, 2, 3], 0.9), V, "an Interval at level 0.95", "0.9"),
+        ("effect", {}, V, "a mapping with at least one condition", "{}"),
+        ("effect", {"a": [1.0, NAN]}, V, "finite numbers", "1 NaN", "effect['a']"),
+        ("effect", st.Interval(1.0, 2.0, 3.0, 5, 0.95), V, "low <= mean <= high", "low=2.0"),
+        *[("at_least", v, V, "a number in (-inf, inf)") for v in (INF, NAN)],
+        ("at_least", "0.5", T, "a number in (-inf, inf)"),
+        ("at_least", None, V, "exactly one", "{}", "at_least, at_most, within"),
+        ("at_most", 3, V, "exactly one", "'at_most': 3.0", "at_least, at_most, within"),
+        ("within", 3, V, "exactly one", "'within': 3.0", "at_least, at_most, within"),
+        ("within", -3, V, "a number in (0, inf)"),
+        ("within", 0, V, "a number in (0, inf)"),
+        *wholes("comparisons", 1),
+        ("joint", True, V, "a mapping with at least one condition", "[1.0, 2.0, 3.0]", "effect"),
+        ("size", "small", V, "'quick', 'full' or 'large'"),
+    ],
+}  # fmt: skip
+
+#: Public callables without a row, and why.
+NO_ROW = {
+    name: reason
+    for names, reason in (
+        (
+            "backend.Backend experiments.Shard training.History "
+            "statistics.Interval statistics.Steps statistics.Verdict datasets.Surface "
+            "regularizers.Watch",
+            "a record that dlcore fills",
+        ),
+        ("activations.made", "called through mlp, SimpleRNN and meanfield"),
+        ("checks.expect checks.checked", "what the other checks are made of"),
+        ("network.mlp_layers", "called through mlp, whose rows are the same"),
+        ("folding.without_batch_norm", "called through Network.fold_batch_norm"),
+        ("training.on_backend", "called through fit and evaluate"),
+        ("datasets.full", "needs the network; its rows are in test_datasets.py"),
+        ("network.Network.save", "OSError is what a path can lead to; see test_failing_save"),
+        ("network.Network.backward", "takes what a loss returned"),
+        ("network.Network.weights_below network.Network.spread", "called by dlcore only"),
+    )
+    for name in names.split()
+}
+#: Arguments without a row: any value will do, or another library judges them.
+NO_ARGUMENT = {
+    "checks.integer": "name at_least",
+    "checks.real": "name low high ends",
+    "checks.per_replica": "name replicas",
+    "checks.instance": "name kind due",
+    "checks.function": "name due",
+    "checks.choice": "name known",
+    "initializers.get": "name",
+    "datasets.Dataset": "name",
+    "schedules.begin": "replicas",
+    "batches.Part": "network part loss",
+    "batches.per_seed": "seeds",
+    "batches.sets_of": "network",
+    "training.fit": "progress",
+    "network.Network.forward": "training",
+    "probes.gradient_rms": "before",
+    "gradcheck.error": "expected",
+    "gradcheck.numerical": "function step",
+    "gradcheck.check_layer": "seed",
+    "gradcheck.check_loss": "seed",
+    "statistics.ratio": "median",
+    "plots.bands": "ax log runs",
+    "plots.trajectories": "ax",
+    "statistics.verdict": "claim unit data",
+} | {
+    f"initializers.{kind}_{shape}": "rng"
+    for kind in ("he", "lecun", "glorot")
+    for shape in ("normal", "uniform")
 }
 
 
-@pytest.mark.parametrize("case", TABLE)
-def test_message(case, monkeypatch):
-    for variable in ("DLCORE_SIZE", "DLCORE_SEED"):
+def name_of(target):
+    return getattr(target, "__qualname__", "Surface.value")
+
+
+def case(target, argument, value, error, expected, came=None, named=None):
+    came = repr(value) if came is None else came
+    return target, argument, value, error, expected, came, named or argument
+
+
+CASES = [case(target, *row) for target, rows in WRONG.items() for row in rows]
+MESSAGE = re.compile(r"(?P<named>.+?): expected (?P<expected>.+), got (?P<came>.+)", re.DOTALL)
+
+
+def call(target, arguments):
+    """Call by name, but with ``self``, and what a signature takes as ``*name``, by position."""
+    first = [arguments.pop("self")] if "self" in arguments else []
+    for star in {"index", "steps", "known"} & set(arguments):
+        if inspect.signature(target).parameters[star].kind is inspect.Parameter.VAR_POSITIONAL:
+            *named, last = arguments.values()
+            return target(*first, *named, *last)
+    return target(*first, **arguments)
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path):
+    """A folder of its own, no figures left open, and none of the environment's settings."""
+    for variable in ("DLCORE_SIZE", "DLCORE_SEED", "DLCORE_BACKEND"):
         monkeypatch.delenv(variable, raising=False)
-    call, exception, pieces = TABLE[case]
-    with pytest.raises(exception) as caught:
-        call()
-    message = str(caught.value)
-    missing = [piece for piece in pieces if piece not in message]
-    assert not missing, f"{message!r} does not contain {missing}"
-    assert type(caught.value) is exception
+    monkeypatch.chdir(tmp_path)
+    yield
+    plots.plt.close("all")
 
 
-@pytest.mark.parametrize("part", ["valid", "test"])
-def test_empty_parts_are_allowed(part):
-    """Only training data are needed to train."""
-    history = fit(data=small.blobs(**{part: 0}))
-    assert np.isfinite(history.train_loss).all()
+@pytest.mark.parametrize("target", RIGHT, ids=name_of)
+def test_right_call(target):
+    call(target, RIGHT[target]())
 
 
 @pytest.mark.parametrize(
-    ("bracket", "inside", "outside"),
-    [("[]", [0, 1], [-0.1, 1.1]), ("()", [0.5], [0, 1]), ("(]", [1], [0, 1.1]), ("[)", [0], [1])],
+    ("target", "argument", "value", "error", "expected", "came", "named"),
+    CASES,
+    ids=[f"{name_of(c[0])}-{c[1]}" for c in CASES],
 )
-def test_ends_of_intervals(bracket, inside, outside):
-    for value in inside:
-        assert checks.real("a", value, 0, 1, bracket) == value
-    for value in [*outside, np.nan, np.inf]:
-        with pytest.raises(ValueError, match="a: expected a number in"):
-            checks.real("a", value, 0, 1, bracket)
+def test_wrong_call(target, argument, value, error, expected, came, named):
+    value = value() if target is dl.Network.load else value
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call(target, RIGHT[target]() | {argument: value})
+    message = str(caught.value)
+    found = MESSAGE.fullmatch(message)
+    assert found, message
+    assert found["named"] == named, message
+    assert expected in found["expected"], message
+    assert came in found["came"], message
+    assert type(caught.value) is error, message
 
 
-def test_numpy_numbers_are_numbers():
-    assert checks.integer("n", np.int32(3), 0) == 3
-    assert checks.real("a", np.float32(0.5), 0) == 0.5
-    assert checks.per_replica("lr", np.float32(0.5), 2).tolist() == [0.5, 0.5]
-    assert len(sweep(seeds=np.int64(2)).seed) == 2
+def arguments_of(name, thing):
+    """Names of a callable's arguments, without the object of a method."""
+    return list(inspect.signature(thing).parameters)[name.count(".") == 2 :]
+
+
+def public():
+    """Public callables with arguments: functions, classes, and the methods users call."""
+    for name, (_, thing) in test_docs.PUBLIC.items():
+        owner = name.split(".")[1]
+        method = name.count(".") == 2
+        if isinstance(thing, property) or (method and owner not in METHODS):
+            continue
+        if name.startswith(("checkpoints.", "storage.")):  # called through fit, sweep and Network
+            continue
+        if inspect.isclass(thing) and thing.__init__ is object.__init__:
+            continue
+        if arguments_of(name, thing):
+            yield name, thing
+
+
+#: Classes whose methods have rows of their own; other classes' are called by dlcore.
+METHODS = ("Network", "Dataset", "Streams", "Noise")
+
+
+def test_every_callable_has_rows():
+    named = dict(public())
+    assert RIGHT.keys() == WRONG.keys()
+    without = {name for name, thing in named.items() if thing not in RIGHT}
+    assert without == set(NO_ROW)
+
+
+def test_every_argument_has_a_row():
+    free = {name: set(arguments.split()) for name, arguments in NO_ARGUMENT.items()}
+    missing, needless = {}, {}
+    for name, thing in public():
+        if thing in WRONG:
+            due = set(arguments_of(name, thing)) - {"options", "settings", "sizes"}
+            tried = {row[0] for row in WRONG[thing]}
+            exempt = free.pop(name, set())
+            if due - tried - exempt:
+                missing[name] = due - tried - exempt
+            if exempt & tried or exempt - due:
+                needless[name] = (exempt & tried) | (exempt - due)
+    assert (missing, needless, free) == ({}, {}, {})

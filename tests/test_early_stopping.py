@@ -1,3 +1,4 @@
+import io
 import sys
 
 import numpy as np
@@ -164,3 +165,12 @@ def test_progress_bar(capsys, monkeypatch, progress, terminal, disabled, shown):
     out = capsys.readouterr()
     assert ("epoch" in out.err) == shown
     assert out.out == ""
+
+
+def test_a_notebook_shows_a_bar(monkeypatch):
+    """Its stream says that it is no terminal."""
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    dl.fit(dl.Network(LAYERS, 0, "numpy"), HARD, epochs=2, **FIT)
+    assert "epoch" in stream.getvalue()

@@ -161,8 +161,8 @@ def test_monte_carlo_dropout():
 def test_rates_out_of_range(rate):
     with pytest.raises(ValueError, match="rate: expected"):
         dl.Dropout(rate)
-    with pytest.raises(ValueError, match="rate: expected"):
-        dl.Network(dl.mlp([4, 3, 2], dropout=rate), 0, "numpy")
+    with pytest.raises(ValueError, match="dropout: expected"):
+        dl.mlp([4, 3, 2], dropout=rate)
 
 
 @pytest.mark.parametrize(("std", "error"), [(-1.0, ValueError), ("a", TypeError)])

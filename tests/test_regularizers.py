@@ -98,13 +98,6 @@ def test_l2_is_weight_decay_for_sgd(backend64):
     np.testing.assert_allclose(*runs, rtol=1e-9)
 
 
-def test_clip_by_value(backend):
-    network = filled(backend, range(2), [5.0, 0.1])
-    before = small.gradients(network)
-    dl.clip_by_value(0.5).gradients(network)
-    np.testing.assert_array_equal(small.gradients(network), np.clip(before, -0.5, 0.5))
-
-
 @pytest.mark.parametrize(
     ("blueprint", "limit"), [(dl.mlp([3, 4, 2]), 2.0), (small.rnn, 1.2), (CONV, 2.2)]
 )
@@ -150,7 +143,7 @@ def test_max_norm_holds_after_every_step(backend):
     np.testing.assert_array_equal(arrays(network)["0.W"], before)
 
 
-RULES = [dl.L1(0.01), dl.L2(0.1), dl.MaxNorm(0.7), dl.clip_by_norm(0.5), dl.clip_by_value(0.02)]
+RULES = [dl.L1(0.01), dl.L2(0.1), dl.MaxNorm(0.7), dl.clip_by_norm(0.5)]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -194,7 +187,7 @@ def test_every_regularizer_is_in_the_table():
 
 def test_bad_arguments():
     for make in (lambda: dl.L1(-1), lambda: dl.L2([0.1, np.nan]), lambda: dl.MaxNorm(0),
-                 lambda: dl.clip_by_norm(0), lambda: dl.clip_by_value(-1)):  # fmt: skip
+                 lambda: dl.clip_by_norm(0)):  # fmt: skip
         with pytest.raises(ValueError, match="expected"):
             make()
     network = dl.Network(dl.mlp([6, 3]), (1, 2), "numpy")

@@ -255,7 +255,7 @@ def test_plateau_counts_records_of_fit():
 
 def test_plateau_without_validation_data():
     data = small.blobs(valid=0)
-    with pytest.raises(ValueError, match="ReduceOnPlateau needs validation data"):
+    with pytest.raises(ValueError, match="schedule: expected validation data for ReduceOnPlateau"):
         trained(ReduceOnPlateau(), data=data)
     trained(schedules.cosine(), data=data)
 

@@ -116,7 +116,7 @@ def test_other_format_and_other_files(saved, tmp_path, monkeypatch):
     safetensors.numpy.save_file(host(network), path)
     refused(path, "expected format 'dlcore 1', got None")
     path.write_text(json.dumps({"a": 1}))
-    refused(path, "not a safetensors file")
+    refused(path, "expected a safetensors file")
     monkeypatch.setattr(storage, "FORMAT", "dlcore 2")
     network.save(path)
     monkeypatch.undo()
