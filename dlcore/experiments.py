@@ -94,7 +94,7 @@ class Shard:
         if found := keep and keep.read():
             return found
         state = Checkpoint(keep.path.with_suffix(".fit.npz"), keep.seconds) if keep else None
-        with backends.one_blas_thread():
+        with backends.one_blas_thread(self.fit.get("blas_threads", 1)):
             net = Network(self.network(**self.options), self.seeds, self.backend)
             history = fit(net, self.data, **self.fit, checkpoint=state)
             found = {n: a for n, a in vars(history).items() if isinstance(a, np.ndarray)}
