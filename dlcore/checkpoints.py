@@ -64,7 +64,7 @@ class Keeper:
                 if time.time() - left.stat().st_mtime > 3600:
                     left.unlink()
         self.settings = {name: fingerprint(value) for name, value in settings.items()}
-        self.settings["dlcore"] = _code()
+        self.settings["dlcore"] = code()
         self.last = time.monotonic()
 
     def write(self, arrays: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
@@ -108,12 +108,12 @@ class Keeper:
 
 
 @functools.cache
-def _code() -> str:
+def code() -> str:
     """Return the fingerprint of dlcore's own code: another version may train to other bits."""
-    code = hashlib.sha256()
+    found = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(file.read_bytes())
-    return code.hexdigest()[:32]
+        found.update(file.read_bytes())
+    return found.hexdigest()[:32]
 
 
 def fingerprint(value: Any, known: dict[int, tuple[str, Any]] | None = None) -> str:

@@ -57,8 +57,7 @@ def setup(**sizes: Mapping[str, Any]) -> SimpleNamespace:
     size = os.environ.get("DLCORE_SIZE", "full")
     checks.expect(size in sizes, "DLCORE_SIZE", f"one of {sorted(sizes)}", repr(size))
     names = [sorted(checks.instance(k, v, Mapping)) for k, v in sizes.items()]
-    same = all(n == names[0] for n in names)
-    checks.expect(same, "sizes", "the same names in each size", names)
+    checks.expect(all(n == names[0] for n in names), "sizes", "the same names in each size", names)
     moved = os.environ.get("DLCORE_SEED", "0")
     checks.expect(moved.isdecimal(), "DLCORE_SEED", "an integer >= 0", repr(moved))
     base = 10_000 * int(moved)
@@ -175,7 +174,7 @@ def _kept(shards: list[Shard], checkpoint: Any) -> list[Shard]:
     """Return copies that keep their results in a folder, in files named by their fingerprints."""
     folder = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     known: dict[int, Any] = {}
-    names = [checkpoints.fingerprint(shard, known) for shard in shards]
+    names = [checkpoints.fingerprint((checkpoints.code(), shard), known) for shard in shards]
     files = [replace(folder, path=Path(folder.path) / f"{name}.npz") for name in names]
     keepers = map(checkpoints.Keeper, files, ({"shard": name} for name in names))
     return [replace(s, keeper=keeper) for s, keeper in zip(shards, keepers, strict=True)]

@@ -125,7 +125,6 @@ def trajectories(
     if surface is not None:
         (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
         grid = np.stack(np.meshgrid(np.linspace(left, right, 90), np.linspace(bottom, top, 90)), -1)
-        ax.contour(
-            grid[..., 0], grid[..., 1], surface.value(grid), 14, colors="#999999", linewidths=0.6
-        )
+        x, y, z = grid[..., 0], grid[..., 1], surface.value(grid)
+        ax.contour(x, y, z, 14, colors="#999999", linewidths=0.6)
     return ax

@@ -96,6 +96,5 @@ class Noise:
         draws = np.empty((len(self.generators), *shape[axes:]), dtype=self.dtype)
         for i, generator in enumerate(self.generators):
             getattr(generator, kind)(out=draws[i : i + 1], dtype=self.dtype)
-        if not axes:
-            return draws[0]
-        return draws if len(draws) == len(self.streams.seeds) else draws[self.streams.index]
+        several = draws if len(draws) == len(self.streams.seeds) else draws[self.streams.index]
+        return several if axes else several[0]

@@ -32,9 +32,8 @@ def _length(name: str, value: Any) -> float:
 
 
 def _each(name: str, values: Any, check: Callable, *limits: Any) -> tuple:
-    return tuple(
-        check(name, v, *limits) for v in checks.instance(name, values, (tuple, list), "a sequence")
-    )
+    given = checks.instance(name, values, (tuple, list), "a sequence")
+    return tuple(check(name, value, *limits) for value in given)
 
 
 class Schedule(checks.Checked):
@@ -79,9 +78,8 @@ class piecewise(Schedule):
         rising = alike and list(self.boundaries) == sorted(set(self.boundaries))
         due = "rising values, all steps or all shares"
         checks.expect(rising, "boundaries", due, self.boundaries)
-        due = f"{len(self.boundaries) + 1}, one more than boundaries"
-        found = len(self.factors)
-        checks.expect(found == len(self.boundaries) + 1, "factors", due, found)
+        found, count = len(self.factors), len(self.boundaries) + 1
+        checks.expect(found == count, "factors", f"{count}, one more than boundaries", found)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.factors[bisect_right([_steps(b, steps) for b in self.boundaries], step)]

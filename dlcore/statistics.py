@@ -101,11 +101,9 @@ def ratio(
         log = interval(np.log(x / y), level)
         mean, low, high = (math.exp(v) for v in (log.mean, log.low, log.high))
         result = Interval(mean, low, high, log.n, level)
-    if isinstance(a, Steps) and a.reached < ARRIVED:
-        result = replace(result, high=math.inf)
-    if isinstance(b, Steps) and b.reached < ARRIVED:
-        result = replace(result, low=0.0)
-    return result
+    missed = [isinstance(arm, Steps) and arm.reached < ARRIVED for arm in (a, b)]
+    ends = math.inf if missed[0] else result.high, 0.0 if missed[1] else result.low
+    return replace(result, high=ends[0], low=ends[1])
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -348,11 +346,7 @@ def _judge(name, effect, level, threshold) -> dict[str, Any]:
         "at_most": ([below(d)], [above(d)]),
         "within": ([above(-d), below(d)], [above(d), below(-d)]),
     }[rule]
-    word = "undecided"
-    if all(map(clear, holds)):
-        word = "holds"
-    elif any(map(clear, fails)):
-        word = "fails"
+    word = "holds" if all(map(clear, holds)) else "fails" if any(map(clear, fails)) else "undecided"
     margin = max(min(holds)[0], max(fails)[0])
     return dict(word=word, effect=i.mean, low=i.low, high=i.high, margin=margin, seeds=i.n)
 

@@ -266,7 +266,7 @@ def test_other_files_are_refused(begun, tmp_path):
 def test_other_formats_and_versions_are_refused(begun, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     path.write_bytes(begun)
-    monkeypatch.setattr(checkpoints, "_code", lambda: "another")
+    monkeypatch.setattr(checkpoints, "code", lambda: "another")
     with pytest.raises(ValueError, match="a run with another dlcore;"):
         train("Adam", path, fuse=10)
     monkeypatch.undo()
@@ -276,7 +276,7 @@ def test_other_formats_and_versions_are_refused(begun, tmp_path, monkeypatch):
 
 
 def test_the_version_is_the_code():
-    assert len(checkpoints._code()) == 32
+    assert len(checkpoints.code()) == 32
 
 
 BASE = dict(optimizer=dl.Adam, lr=0.02, epochs=4, batch_size=20)
@@ -494,6 +494,14 @@ def test_experiments_share_a_folder(tmp_path):
     more = sweep(tmp_path, optimizer=[dl.SGD, dl.Adam, dl.NAdam])
     assert len(os.listdir(tmp_path)) == count + 2
     assert more.isel(optimizer=[0, 1]).identical(one)
+
+
+def test_another_dlcore_trains_anew(tmp_path, monkeypatch):
+    before = sweep(tmp_path)
+    count = len(os.listdir(tmp_path))
+    monkeypatch.setattr(checkpoints, "code", lambda: "another")
+    assert before.identical(sweep(tmp_path))
+    assert len(os.listdir(tmp_path)) == 2 * count
 
 
 def test_a_damaged_or_renamed_shard_is_refused(tmp_path):
