@@ -47,13 +47,17 @@ def dataset(net: str) -> dl.Dataset:
 
 @dataclass(frozen=True)
 class Case:
-    """One net, number of replicas, optimizer and variant, trained for so many epochs."""
+    """One net, number of replicas, optimizer and variant, trained for so many epochs.
+
+    With ``cut`` only that many steps of one epoch are trained, for the checks.
+    """
 
     net: str
     replicas: int
     optimizer: str
     variant: str = "plain"
     epochs: int = 1
+    cut: int = 0
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -66,7 +70,7 @@ class Case:
     @property
     def steps(self) -> int:
         """Updates in an epoch."""
-        return len(self.x) // self.batch
+        return self.cut or len(self.x) // self.batch
 
     @property
     def lr(self) -> float:
@@ -113,9 +117,9 @@ class Case:
         parts = [f"{self.net} × {self.replicas}", self.optimizer]
         return ", ".join(parts if self.variant == "plain" else [*parts, self.variant])
 
-    def of(self, epochs: int) -> Case:
-        """Return the same case with another number of epochs."""
-        return replace(self, epochs=epochs)
+    def once(self, cut: int = 0) -> Case:
+        """Return the same case for one epoch, or its first ``cut`` steps."""
+        return replace(self, epochs=1, cut=cut)
 
     def blueprint(self):
         """Return what ``dl.sweep`` takes as its network."""

@@ -16,11 +16,12 @@ from benchmarks.cases import Case, Start, start
 from benchmarks.peers import OURS, Peer, Setting
 from dlcore.statistics import ratio
 
-#: Largest relative difference of a replica's mean loss over the first epoch. Computations are in float32;
-#: scikit-learn's Adam adds epsilon in another place.
-TOLERANCE = {"sklearn": 2e-3}
-USUAL = 1e-3
-#: The same for the mean over replicas at the end, where rounding and batches drawn anew have had time to act.
+#: All sides train this many steps from the same start. Half of the replicas, at least, have a mean loss over
+#: them that differs by less than the tolerance, relatively, and all differ by less than ``ROUGH``.
+#: Computations are in float32, and training magnifies rounding: in the deep net with batch norm, dlcore in
+#: float32 and in float64 differ by 2 % in one replica of ten after three steps, by 1e-6 in the median one.
+CHECKED, TOLERANCE, DEEP_BATCH_NORM = 3, 1e-4, 1e-3
+#: The same at the end for the mean over replicas, after rounding and batches drawn anew have had time to act.
 ROUGH = 0.05
 #: Peers that train one net after another: their settings are tried on this many nets.
 ONE_BY_ONE, FEW = ("torch_loop", "torch_processes", "sklearn"), 4
@@ -87,8 +88,13 @@ def timed(peer: Peer, case: Case, begin: Start, setting: Setting) -> tuple[float
     return seconds, np.asarray(losses, dtype=np.float64)
 
 
+def checked(case: Case) -> Case:
+    """Return the steps over which losses are compared: with dropout an epoch, for only means can be."""
+    return case.once(0 if case.dropout else CHECKED)
+
+
 def check(name: str, case: Case, found: np.ndarray, expected: np.ndarray) -> None:
-    """Raise ``Disagreement`` unless a peer's losses after one epoch are dlcore's.
+    """Raise ``Disagreement`` unless a peer's losses over the steps that are checked are dlcore's.
 
     Dropout's masks differ, so there the mean difference must be one that chance explains: t's
     two-sided probability at least 1e-5.
@@ -106,26 +112,28 @@ def check(name: str, case: Case, found: np.ndarray, expected: np.ndarray) -> Non
                 f"by chance at most {limit:.3g}"
             )
         return
-    error = float(np.max(np.abs(found / expected - 1)))
-    if not error <= TOLERANCE.get(name, USUAL):
-        raise Disagreement(f"{case.name}, {name}: loss differs by {error:.2g} of itself")
+    errors = np.abs(found / expected - 1)
+    limit = DEEP_BATCH_NORM if case.net == "deep" and case.batch_norm else TOLERANCE
+    if not (np.median(errors) <= limit and errors.max() <= ROUGH):
+        raise Disagreement(
+            f"{case.name}, {name}: loss differs by {np.median(errors):.2g} of itself"
+        )
 
 
 def best_setting(peer: Peer, case: Case, begin: Start, expected: np.ndarray) -> Setting:
-    """Train one epoch in each setting, check its losses, time another one, and return the fastest."""
+    """Check the losses of the first steps in each setting, time an epoch, return the fastest setting."""
     if peer.name in ONE_BY_ONE:
         case, begin = first(case, begin, min(FEW, case.replicas))
         expected = expected[: case.replicas]
     seconds = {}
     settings = peer.settings(case)
+    ordered = {"ordered": True} if peer.name == "sklearn" else {}  # else it draws its own batches
     for i, setting in enumerate(settings):
-        ordered = (
-            {"ordered": True} if peer.name == "sklearn" else {}
-        )  # else it draws its own batches
-        _, losses = peer.train(case, begin, **setting.options, **ordered)
+        losses = peer.train(checked(case), begin, **setting.options, **ordered)[1]
         if peer.name != "matmul_floor":
             check(peer.name, case, losses, expected)
         if len(settings) > 1:
+            timed(peer, case, begin, setting)
             seconds[i] = timed(peer, case, begin, setting)[0]
     return settings[min(seconds, key=lambda i: seconds[i])] if seconds else settings[0]
 
@@ -139,8 +147,8 @@ def sides(case: Case) -> list[Peer]:
 def measure(case: Case, rounds: int, level: float) -> list[dict[str, Any]]:
     """Time dlcore and its peers in turn; return one row per peer."""
     begin = start(case)
-    once, first_epoch = case.of(1), Start(begin.weights, begin.order[:1])
-    expected = peers.dlcore(once, first_epoch, **peers.OURS.settings(case)[0].options)[1]
+    once, first_epoch = case.once(), Start(begin.weights, begin.order[:1])
+    expected = peers.dlcore(checked(case), first_epoch, **peers.OURS.settings(case)[0].options)[1]
     best = {}
     for peer in (OURS, *sides(case)):
         if peer.name == "jax_with_compile":

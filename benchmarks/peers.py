@@ -87,7 +87,7 @@ def dlcore(case: Case, start: Start, shard: int, apart: bool = False, blas: int 
         optimizer=OPTIMIZERS[case.optimizer][0],
         lr=case.lr,
         batch_size=case.batch,
-        epochs=case.epochs,
+        steps=case.steps * case.epochs,
         backend="numpy",
         shard=shard,
         executor=executor,
@@ -141,7 +141,7 @@ def torch_one(case: Case, start: Start, r: int, x: Any, y: Any, orders: Any) -> 
     optimizer = torch_optimizer(case, net.parameters())
     criterion = torch.nn.CrossEntropyLoss()
     net.train()
-    for order in orders[:, r]:
+    for order in orders[:, r, : case.steps * case.batch]:
         total = torch.zeros(())
         for rows in order.split(case.batch):
             loss = criterion(net(x[rows]), y[rows])
@@ -287,7 +287,7 @@ def jax_ways(case: Case) -> list[Setting]:
     """XLA's threads cannot be changed within a process: it uses all cores."""
     return [
         Setting(f"{CORES} threads, call per step", {"scan": False}),
-        Setting(f"{CORES} threads, scan over epoch", {"scan": True}),
+        Setting(f"{CORES} threads, loop over epoch", {"scan": True}),
     ]
 
 
@@ -310,21 +310,21 @@ def jax_start(case: Case, start: Start) -> Any:
 
 
 def jax_compile(case: Case, scan: bool, arguments: tuple) -> Callable:
-    """Compile a step of all replicas, or a scan of it over an epoch."""
+    """Compile a step of all replicas, or a loop of it over an epoch."""
     import jax
 
     each = jax.vmap(jax_step(case), in_axes=(0, 0, 0, 0, None))
 
-    def step(state, total, order, k, t, x, y, keys):
+    def step(state, total, order, k, t, steps, x, y, keys):
         rows = jax.lax.dynamic_slice_in_dim(order, k * case.batch, case.batch, axis=1)
         state, losses = each(state, x[rows], y[rows], keys, t + k + 1.0)
         return state, total + losses
 
-    def epoch(state, total, order, k, t, x, y, keys):
-        def one(carry, k):
-            return step(*carry, order, k, t, x, y, keys), None
+    def epoch(state, total, order, k, t, steps, x, y, keys):
+        def one(k, carry):
+            return step(*carry, order, k, t, steps, x, y, keys)
 
-        return jax.lax.scan(one, (state, total), jax.numpy.arange(case.steps))[0]
+        return jax.lax.fori_loop(0, steps, one, (state, total))
 
     return jax.jit(epoch if scan else step, donate_argnums=(0, 1)).lower(*arguments).compile()
 
@@ -345,21 +345,21 @@ def jax_arguments(case: Case, start: Start) -> tuple:
     orders = [jnp.array(np.broadcast_to(o, shape), dtype=jnp.int32) for o in start.order]
     keys = jax.random.split(jax.random.key(0), case.replicas)
     state, total = jax_start(case, start), jnp.zeros(case.replicas)
-    first = (state, total, orders[0], np.int32(0), np.float32(0))
+    first = (state, total, orders[0], np.int32(0), np.float32(0), np.int32(case.steps))
     return (orders, *first, jnp.array(case.x), jnp.array(case.y, dtype=jnp.int32), keys)
 
 
 def jax_batched(case: Case, start: Start, scan: bool, compiling: bool = False):
-    """All nets at once: ``jit(vmap(step))``, called per step or scanned over an epoch."""
+    """All nets at once: ``jit(vmap(step))``, called per step or looped over an epoch."""
     import jax
     import jax.numpy as jnp
 
     orders, state, *rest = arguments = jax_arguments(case, start)
     jax.block_until_ready(arguments)
-    run = None if compiling else jax_compiled(case.of(1), scan)
+    run = None if compiling else jax_compiled(case.once(), scan)
     begin = time.perf_counter()
     run = run or jax_compile(case, scan, (state, *rest))
-    fixed = rest[4:]
+    fixed = rest[4:]  # what is the same in each call
     for epoch, order in enumerate(orders):
         total, t = jnp.zeros(case.replicas), np.float32(epoch * case.steps)
         for k in range(1 if scan else case.steps):
@@ -409,7 +409,7 @@ def sklearn_one(case: Case, start: Start, r: int, epochs: int, ordered: bool) ->
     net.intercepts_ = [np.zeros(width, dtype=np.float32) for _, width in case.shapes]
     net._optimizer = None
     net.loss_curve_ = []
-    order = start.order[0, r] if ordered else slice(None)
+    order = start.order[0, r, : case.steps * case.batch] if ordered else slice(None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         net.fit(case.x[order], case.y[order])

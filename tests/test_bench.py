@@ -21,6 +21,11 @@ def few(case, n=2):
     return replace(case, replicas=n, epochs=1)
 
 
+def cut(case, n=2):
+    """The steps that are checked, on two replicas."""
+    return measure.checked(few(case, n))
+
+
 def losses(peer, case, begin=None, setting=0, **more):
     begin = begin or start(case)
     return peer.train(case, begin, **peer.settings(case)[setting].options, **more)[1]
@@ -86,7 +91,7 @@ def test_start_is_dlcores():
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_scikit_learn_does_the_same_work(optimizer):
     pytest.importorskip("sklearn")
-    case = few(Case("small", 2, optimizer))
+    case = cut(Case("small", 2, optimizer))
     ours = losses(OURS, case)
     check("sklearn", case, losses(PEERS["sklearn"], case, ordered=True), ours)
 
@@ -96,14 +101,14 @@ def test_scikit_learn_does_the_same_work(optimizer):
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_others_do_the_same_work(name, variant, optimizer):
     pytest.importorskip(name.split("_")[0])
-    case = few(Case("small", 3, optimizer, variant), 3)
+    case = cut(Case("small", 3, optimizer, variant), 3)
     check(name, case, losses(PEERS[name], case), losses(OURS, case))
 
 
 @pytest.mark.parametrize("variant", ["plain", "batch_norm", "dropout"])
 def test_other_work_is_noticed(variant, monkeypatch):
     """A rate a tenth larger, or dropout forgotten, gives a ``Disagreement``."""
-    case = few(Case("small", 6, "momentum", variant), 6)
+    case = cut(Case("small", 6, "momentum", variant), 6)
     ours = losses(OURS, case)
     check("dlcore", case, losses(OURS, case), ours)
     if case.dropout:
