@@ -433,7 +433,8 @@ def sklearn(case: Case, start: Start, threads: int = 1, apart: bool = False, ord
 def floor_ways(case: Case) -> list[Setting]:
     """Shards on threads with one BLAS thread each, as dlcore; for one net, two BLAS threads."""
     if case.replicas == 1:
-        return [Setting(f"{n} BLAS threads", {"shard": 1, "blas": n}) for n in (1, CORES)]
+        both = Setting(f"{CORES} BLAS threads", {"shard": 1, "blas": CORES})
+        return [Setting("1 thread", {"shard": 1}), both]
     return [s for s in shards(case) if "apart" not in s.options]
 
 
