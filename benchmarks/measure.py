@@ -21,8 +21,8 @@ from dlcore.statistics import ratio
 #: Computations are in float32, and training magnifies rounding: in the deep net with batch norm, dlcore in
 #: float32 and in float64 differ by 2 % in one replica of ten after three steps, by 1e-6 in the median one.
 CHECKED, TOLERANCE, DEEP_BATCH_NORM = 3, 1e-4, 1e-3
-#: The same at the end for the mean over replicas, after rounding and batches drawn anew have had time to act.
-ROUGH = 0.05
+#: The same at the end for the mean over replicas, after rounding has grown; and where batches are drawn anew.
+ROUGH, OWN_BATCHES = 0.05, 0.25
 #: Peers that train one net after another: their settings are tried on this many nets.
 ONE_BY_ONE, FEW = ("torch_loop", "torch_processes", "sklearn"), 4
 
@@ -172,7 +172,7 @@ def measure(case: Case, rounds: int, level: float) -> list[dict[str, Any]]:
 
 def _roughly(name: str, case: Case, found: np.ndarray, expected: np.ndarray) -> None:
     error = abs(found.mean() / expected.mean() - 1)
-    if not error <= ROUGH:
+    if not error <= (OWN_BATCHES if name == "sklearn" else ROUGH):
         raise Disagreement(f"{case.name}, {name}: mean loss at the end differs by {error:.2g}")
 
 
@@ -240,16 +240,23 @@ def _share_denormal(case: Case) -> float:
 
 
 def run(name: str, only: Iterable[str] = ()) -> dict:
-    """Measure a plan's cases, or those whose name contains one of ``only``; return the result."""
-    plan, rows = PLANS[name], []
+    """Measure a plan's cases, or those whose name contains one of ``only``; return the result.
+
+    Cases in which somebody did other work are left out and listed among the ``failures``.
+    """
+    plan, rows, failures = PLANS[name], [], []
     wanted = [c for c in plan.cases if not only or any(part in c.name for part in only)]
     for case in wanted:
         before = time.perf_counter()
-        rows += measure(case, plan.rounds, plan.level)
-        print(f"{case.name}: {time.perf_counter() - before:.0f} s", flush=True)
+        try:
+            rows += measure(case, plan.rounds, plan.level)
+        except Disagreement as error:
+            failures.append(str(error))
+        print(f"{case.name}: {time.perf_counter() - before:.0f} s", *failures[-1:], flush=True)
     found = {"plan": name, "rounds": plan.rounds, "level": plan.level}
     found["rows"] = [r for r in rows if r["variant"] == "plain" and r["peer"] in peers.PEERS]
     found["also"] = [r for r in rows if r not in found["rows"]]
+    found["failures"] = failures
     if not only or "denormal" in only:
         found["denormal"] = denormals(plan.rounds, plan.replicas, plan.level)
     return found

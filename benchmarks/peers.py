@@ -20,8 +20,9 @@ import threadpoolctl
 
 import dlcore as dl
 from benchmarks.cases import OPTIMIZERS, Case, Start, dataset
+from benchmarks.machine import cores
 
-CORES = 2
+CORES = cores()
 
 
 class Setting(NamedTuple):
@@ -41,7 +42,12 @@ class Peer(NamedTuple):
 
 def threads(case: Case) -> list[Setting]:
     """One thread, or as many as there are cores."""
-    return [Setting("1 thread", {"threads": 1}), Setting(f"{CORES} threads", {"threads": CORES})]
+    return [Setting(counted(n, "thread"), {"threads": n}) for n in sorted({1, CORES})]
+
+
+def counted(n: int, what: str) -> str:
+    """Return the number with its noun."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -62,11 +68,9 @@ def shards(case: Case) -> list[Setting]:
     One net has but the threads of its matrix products.
     """
     if case.replicas == 1:
-        return [
-            Setting("1 thread", {"shard": 1}),
-            Setting(f"{CORES} BLAS threads", {"shard": 1, "blas": CORES}),
-        ]
-    sizes = sorted({max(1, -(-case.replicas // k)) for k in (2, 4, 10)})
+        numbers = sorted({1, CORES})
+        return [Setting(counted(n, "BLAS thread"), {"shard": 1, "blas": n}) for n in numbers]
+    sizes = sorted({max(1, -(-case.replicas // k)) for k in (CORES, 2 * CORES, 5 * CORES)})
     found = [Setting(f"threads, shards of {n}", {"shard": n}) for n in sizes]
     if case.net == "deep":
         half = -(-case.replicas // CORES)
@@ -286,8 +290,8 @@ def jax_step(case: Case) -> Callable:
 def jax_ways(case: Case) -> list[Setting]:
     """XLA's threads cannot be changed within a process: it uses all cores."""
     return [
-        Setting(f"{CORES} threads, call per step", {"scan": False}),
-        Setting(f"{CORES} threads, loop over epoch", {"scan": True}),
+        Setting(f"{counted(CORES, 'thread')}, call per step", {"scan": False}),
+        Setting(f"{counted(CORES, 'thread')}, loop over epoch", {"scan": True}),
     ]
 
 
@@ -433,8 +437,8 @@ def sklearn(case: Case, start: Start, threads: int = 1, apart: bool = False, ord
 def floor_ways(case: Case) -> list[Setting]:
     """Shards on threads with one BLAS thread each, as dlcore; for one net, two BLAS threads."""
     if case.replicas == 1:
-        both = Setting(f"{CORES} BLAS threads", {"shard": 1, "blas": CORES})
-        return [Setting("1 thread", {"shard": 1}), both]
+        numbers = sorted({1, CORES})
+        return [Setting(counted(n, "BLAS thread"), {"shard": 1, "blas": n}) for n in numbers]
     return [s for s in shards(case) if "apart" not in s.options]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 WORDS = {
     "torch_loop": "PyTorch, loop",
-    "torch_processes": "PyTorch, loop in 2 processes",
+    "torch_processes": "PyTorch, loop in processes",
     "torch_batched": "PyTorch, batched",
     "jax": "JAX",
     "jax_with_compile": "JAX, compiling",
@@ -186,6 +186,16 @@ def write(found: dict[str, Any], path: Path) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join results of one machine and plan, measured case by case."""
+    common = [{k: part[k] for k in ("machine", "plan", "rounds", "level")} for part in parts]
+    if any(other != common[0] for other in common):
+        raise ValueError(f"parts: expected one machine, plan and number of rounds, got {common}")
+    denormal = {k: v for part in parts for k, v in part.items() if k == "denormal"}
+    lists = {k: [r for part in parts for r in part[k]] for k in ("rows", "also", "failures")}
+    return common[0] | lists | denormal
 
 
 def figure(found: dict[str, Any], path: Path) -> None:

@@ -45,7 +45,7 @@ class shift(_Augmentation):
         return _read(x, rows - by[..., :1, None], columns - by[..., 1:, None], noise)
 
     def _roll(self, x: Any, noise: Noise) -> Any:
-        most, n, xp = math.floor(self.pixels), x.shape[-1], _xp(noise)
+        most, n, xp = math.floor(self.pixels), x.shape[-1], noise.backend.xp
         by = xp.floor(noise.uniform((*x.shape[:-1], 1)) * (2 * most + 1)) - most
         by = xp.minimum(by, most).astype(xp.int64)  # rounding may reach the open end
         return xp.take_along_axis(x, xp.remainder(xp.arange(n) - by, n), axis=-1)
@@ -62,28 +62,12 @@ class rotate(_Augmentation):
     degrees: float = checks.checked(checks.real, 0, 180)
 
     def change(self, x: Any, noise: Noise) -> Any:
-        rows, columns = _grid(_image(x, noise), noise)
+        rows, columns = _grid(x, noise)
         angle = math.radians(self.degrees) * (2 * noise.uniform((*x.shape[:-3], 1, 1)) - 1)
-        c, s = _xp(noise).cos(angle), _xp(noise).sin(angle)
+        c, s = noise.backend.xp.cos(angle), noise.backend.xp.sin(angle)
         i, j = (x.shape[-3] - 1) / 2, (x.shape[-2] - 1) / 2
         rows, columns = rows - i, columns - j
         return _read(x, c * rows + s * columns + i, c * columns - s * rows + j, noise)
-
-
-@dataclass(frozen=True)
-class scale(_Augmentation):
-    r"""Enlarge images about their middle by a factor z uniform in [1 − ``strength``, 1 + ``strength``].
-
-    :math:`y_{rc} = x(r/z, c/z)`, counted from the middle. ``strength`` in [0, 1).
-    """
-
-    strength: float = checks.checked(checks.real, 0, 1, "[)")
-
-    def change(self, x: Any, noise: Noise) -> Any:
-        rows, columns = _grid(_image(x, noise), noise)
-        zoom = 1 + self.strength * (2 * noise.uniform((*x.shape[:-3], 1, 1)) - 1)
-        i, j = (x.shape[-3] - 1) / 2, (x.shape[-2] - 1) / 2
-        return _read(x, (rows - i) / zoom + i, (columns - j) / zoom + j, noise)
 
 
 @dataclass(frozen=True)
@@ -99,7 +83,7 @@ class elastic(_Augmentation):
     sigma: float = checks.checked(checks.real, 0, math.inf, "(]", default=4.0)
 
     def change(self, x: Any, noise: Noise) -> Any:
-        rows, columns = _grid(_image(x, noise), noise)
+        rows, columns = _grid(x, noise)
         high, wide = x.shape[-3], x.shape[-2]
         field = noise.normal((*x.shape[:-3], 2, high, wide))
         down, across = self._smoother(high, x, noise), self._smoother(wide, x, noise)
@@ -108,23 +92,11 @@ class elastic(_Augmentation):
 
     def _smoother(self, n: int, x: Any, noise: Noise) -> Any:
         """Return a Gaussian matrix for one axis; with rows of norm 1 it keeps the variance."""
-        xp = _xp(noise)
+        xp = noise.backend.xp
         places = xp.arange(n, dtype=x.dtype)
         z = (places[:, None] - places) / self.sigma
         matrix = xp.exp(-0.5 * z * z)
         return matrix / xp.sqrt((matrix * matrix).sum(axis=-1, keepdims=True))
-
-
-@dataclass(frozen=True)
-class flip(_Augmentation):
-    """Mirror an image left to right with ``probability`` (default 0.5)."""
-
-    probability: float = checks.checked(checks.real, 0, 1, default=0.5)
-
-    def change(self, x: Any, noise: Noise) -> Any:
-        xp = _xp(noise)
-        turned = noise.uniform((*_image(x, noise).shape[:-3], 1, 1, 1)) < self.probability
-        return xp.where(turned, xp.flip(x, axis=-2), x)
 
 
 @dataclass(frozen=True)
@@ -156,29 +128,20 @@ class compose:
         return x
 
 
-def _xp(noise: Noise) -> Any:
-    return noise.backend.xp
-
-
 def _is_image(x: Any, noise: Noise) -> bool:
     return x.ndim - len(noise.streams.shape) == 4
 
 
-def _image(x: Any, noise: Noise) -> Any:
-    due = "images (..., batch, height, width, channels)"
-    checks.expect(_is_image(x, noise), "x", due, x.shape)
-    return x
-
-
 def _grid(x: Any, noise: Noise) -> tuple[Any, Any]:
     """Return row numbers ``(height, 1)`` and column numbers ``(width,)``."""
-    arange = _xp(noise).arange
+    due, arange = "images (..., batch, height, width, channels)", noise.backend.xp.arange
+    checks.expect(_is_image(x, noise), "x", due, x.shape)
     return arange(x.shape[-3], dtype=x.dtype)[:, None], arange(x.shape[-2], dtype=x.dtype)
 
 
 def _read(x: Any, rows: Any, columns: Any, noise: Noise) -> Any:
     """Read images at positions that together broadcast to ``(..., batch, height, width)``."""
-    xp, (high, wide, channels) = _xp(noise), x.shape[-3:]
+    xp, (high, wide, channels) = noise.backend.xp, x.shape[-3:]
     rows, columns = xp.clip(rows, 0, high - 1), xp.clip(columns, 0, wide - 1)
     top, left = xp.floor(rows), xp.floor(columns)
     down, across = (rows - top)[..., None], (columns - left)[..., None]

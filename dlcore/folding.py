@@ -24,7 +24,8 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
     waiting: tuple[Any, Any] | None = None
     for i, layer in enumerate(layers):
         if isinstance(layer, BatchNorm):
-            s, t = _scale_and_shift(layer)
+            s = layer.gamma / layer.xp.sqrt(layer.running_var + layer.epsilon)
+            t = layer.beta - layer.running_mean * s
             if waiting:
                 waiting = waiting[0] * s, waiting[1] * s + t
             elif kept and isinstance(kept[-1][0], (Dense, Conv2D)):
@@ -45,11 +46,6 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
     if waiting:
         _refuse("then the network's end")
     return kept
-
-
-def _scale_and_shift(layer: BatchNorm) -> tuple[Any, Any]:
-    s = layer.gamma / layer.xp.sqrt(layer.running_var + layer.epsilon)
-    return s, layer.beta - layer.running_mean * s
 
 
 def _into_previous(values: dict[str, Any], s: Any, t: Any) -> None:

@@ -172,9 +172,8 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
         drawn = rng.integers(images, size=(len(w), images)) + images * np.arange(len(w))[:, None]
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         total, number = np.einsum("rps,rs->pr", (times @ table).reshape(len(w), 2, seeds), w)
-        if not number.all():
-            due, came = "more per seed", "a resample with none of a seed's own"
-            raise ValueError(f"images: expected {due}, got {came}")
+        came = "a resample with none of a seed's own"
+        checks.expect(number.all(), "images", "more per seed", came)
         means[start : start + block] = total / number
     return means
 
@@ -397,9 +396,8 @@ def _median(x: np.ndarray, level: float) -> Interval:
     n, tail = len(x), 1 - _quantile(level)
     k = int(stats.binom.ppf(tail, n, 0.5))
     k += bool(stats.binom.cdf(k, n, 0.5) <= tail)  # ppf is the first k with cdf >= tail
-    if k < 1:
-        due = f"more than {n} values for a median at level {level:.6g}"
-        raise ValueError(f"a and b: expected {due}, got {n}")
+    due = f"more than {n} values for a median at level {level:.6g}"
+    checks.expect(k >= 1, "a and b", due, n)
     ordered = np.sort(x)
     return Interval(float(np.median(x)), float(ordered[k - 1]), float(ordered[n - k]), n, level)
 

@@ -60,8 +60,7 @@ def copy_layers(network: Any, source: Any, k: int) -> None:
     number of replicas, or is a plain network, which all replicas then copy. Raises ``TypeError`` or
     ``ValueError`` where ``source`` is no network or does not match; the network is then as it was.
     """
-    if not hasattr(source, "arrays"):
-        raise TypeError(f"source: expected a Network, got {source!r}")
+    checks.expect(hasattr(source, "arrays"), "source", "a Network", repr(source), TypeError)
     shape = source.streams.shape
     due = f"a plain network or one of {network.replicas} replicas"
     checks.expect(shape in ((), network.streams.shape), "source", due, f"one of {source.replicas}")
@@ -120,9 +119,4 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(beside)
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        handle = os.open(path.parent, os.O_RDONLY)  # so that the new name lasts through a power cut
-        stack.callback(os.close, handle)
-        os.fsync(handle)
+        beside.unlink(missing_ok=True)

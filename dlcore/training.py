@@ -4,12 +4,12 @@ import copy
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from dlcore import checkpoints, checks, schedules
 from dlcore.backend import one_blas_thread
@@ -72,8 +72,7 @@ def _evaluate(network: Network, held: Part, loss: Any) -> tuple[np.ndarray, np.n
     for start in range(0, held.n, CHUNK):
         x, y = held.chunk(start)
         out = network.forward(x, training=False)
-        size = min(CHUNK, held.n - start)
-        total = total + loss(out, y)[0] * (size / held.n)
+        total = total + loss(out, y)[0] * (min(CHUNK, held.n - start) / held.n)
         correct = correct + loss.correct(out, y).sum(axis=-1)
     to_numpy = network.backend.to_numpy
     return to_numpy(total).astype(np.float64), to_numpy(correct) / held.n
@@ -329,18 +328,11 @@ def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
 
     By default one is where somebody looks: not in worker threads or processes, not in a pipe.
     """
-    if progress is None:
-        kernel = type(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()).__name__
-        seen = kernel == "ZMQInteractiveShell" or (sys.stderr is not None and sys.stderr.isatty())
+    if progress is None:  # a notebook's stderr says that it is a terminal, which it is in effect
+        seen = sys.stderr is not None and sys.stderr.isatty()
         seen &= os.environ.get("TQDM_DISABLE", "0") in ("", "0")
         progress = seen and threading.current_thread() is threading.main_thread()
-    if not progress:
-        return epochs
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without ipywidgets tqdm shows a bar of text, and says so
-        from tqdm.auto import tqdm
-
-        return tqdm(epochs, unit="epoch", leave=False, disable=False)
+    return tqdm(epochs, unit="epoch", leave=False, disable=False) if progress else epochs
 
 
 def _check_outputs(network: Network, held: Part, loss: Any) -> None:

@@ -62,7 +62,7 @@ KERNELS = {
 # These give views where the memory allows it, and then launch nothing.
 VIEWS = {
     "a! / dtype": "ascontiguousarray",
-    "a! / axis": "flip squeeze",
+    "a! / axis": "squeeze",
     "a! axis+ /": "expand_dims",
     "a! axis1+ axis2+ /": "swapaxes",
     "a! / axes": "transpose",

@@ -70,7 +70,7 @@ RUNS |= {
         dict(augment=aug.compose(aug.shift(2), aug.white_noise(0.3))),
     ),
     "conv, augmentation": (
-        CONV, small.sequences, dict(augment=aug.compose(aug.rotate(10), aug.elastic(1), aug.flip()))
+        CONV, small.sequences, dict(augment=aug.compose(aug.rotate(10), aug.elastic(1)))
     ),
     "rnn": (small.rnn(), small.sequences, dict(regularizers=dl.clip_by_norm(0.3),
                                                optimizer=dl.Momentum)),

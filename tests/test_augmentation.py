@@ -10,9 +10,7 @@ from dlcore import augmentation as aug
 ALL = [
     aug.shift(2.5),
     aug.rotate(20),
-    aug.scale(0.3),
     aug.elastic(1.5),
-    aug.flip(),
     aug.white_noise(0.2),
 ]
 ALL.append(aug.compose(aug.rotate(10), aug.shift(1), aug.white_noise(0.1)))
@@ -70,7 +68,7 @@ def test_replica_equals_alone_and_settings_share(step):
 
 @pytest.mark.parametrize(
     "step",
-    [aug.shift(0), aug.rotate(0), aug.scale(0), aug.elastic(0), aug.flip(0), aug.white_noise(0)],
+    [aug.shift(0), aug.rotate(0), aug.elastic(0), aug.white_noise(0)],
     ids=repr,
 )
 def test_strength_zero_is_the_identity(backend, step):
@@ -97,18 +95,6 @@ def test_rotation_is_scipys(backend64, u):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("u", [0.1, 0.8])
-def test_scale_is_scipys(backend64, u):
-    x = images((1, 9, 7, 1))
-    zoom = 1 + 0.4 * (2 * u - 1)
-    offset = np.array([4, 3]) * (1 - 1 / zoom)
-    expected = ndimage.affine_transform(
-        x[0, ..., 0], [1 / zoom] * 2, offset, order=1, mode="nearest"
-    )
-    found = run(aug.scale(0.4), backend64, x, Fixed(backend64, u))
-    np.testing.assert_allclose(found[0, ..., 0], expected, rtol=1e-9, atol=1e-9)
-
-
 def test_quarter_turn_goes_anticlockwise(backend64):
     """What was at the right comes to the top."""
     x = np.zeros((1, 5, 5, 1))
@@ -129,12 +115,8 @@ def test_elastic_displacements(backend64):
     np.testing.assert_allclose(near, np.exp(-1 / (4 * 2.0**2)), atol=0.01)
 
 
-def test_flip_and_white_noise(backend64):
+def test_white_noise(backend64):
     x = images((4000, 2, 3, 1))
-    found = run(aug.flip(0.3), backend64, x, noise(backend64))
-    turned = (found == x[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (turned | (found == x).all(axis=(1, 2, 3))).all()
-    assert abs(turned.mean() - 0.3) < 0.04
     added = run(aug.white_noise(0.5), backend64, x, noise(backend64)) - x
     assert abs(added.mean()) < 0.02
     np.testing.assert_allclose(added.std(), 0.5, rtol=0.02)
@@ -151,12 +133,12 @@ def test_rows_are_rolled(backend):
 
 
 def test_bad_arguments():
-    for make in (lambda: aug.shift(-1), lambda: aug.rotate(181), lambda: aug.scale(1.0),
-                 lambda: aug.elastic(1, 0), lambda: aug.flip(1.1), lambda: aug.white_noise(-1)):  # fmt: skip
+    for make in (lambda: aug.shift(-1), lambda: aug.rotate(181),
+                 lambda: aug.elastic(1, 0), lambda: aug.white_noise(-1)):  # fmt: skip
         with pytest.raises(ValueError, match="expected a number"):
             make()
     with pytest.raises(TypeError, match="steps: expected functions"):
-        aug.compose(aug.flip(), 3)
+        aug.compose(aug.shift(1), 3)
     with pytest.raises(ValueError, match="x: expected images"):
         aug.rotate(5)(np.zeros((3, 4)), noise(dl.get_backend("numpy")))
     with pytest.raises(TypeError, match="augment: expected a function"):

@@ -191,11 +191,9 @@ RIGHT = {
     sc.begin: lambda: dict(schedule=sc.cosine(), replicas=2),
     au.shift: lambda: dict(pixels=1),
     au.rotate: lambda: dict(degrees=10),
-    au.scale: lambda: dict(strength=0.1),
     au.elastic: lambda: dict(strength=1, sigma=2),
-    au.flip: lambda: dict(probability=0.5),
     au.white_noise: lambda: dict(std=0.5),
-    au.compose: lambda: dict(steps=(au.shift(1), au.flip())),
+    au.compose: lambda: dict(steps=(au.shift(1), au.rotate(5))),
     # data
     Dataset: parts,
     Dataset.subset: lambda: dict(self=DATA, n=6, seed=1),
@@ -622,13 +620,11 @@ WRONG = {
     sc.begin: [("schedule", v, T, "a schedule such as cosine()") for v in (0.5, "cosine", sc.cosine)],
     au.shift: numbers("pixels", RATE, -1),
     au.rotate: numbers("degrees", "a number in [0, 180]", -1, 181),
-    au.scale: numbers("strength", SHARE, -1, 1),
     au.elastic: [*numbers("strength", RATE, -1), *numbers("sigma", POSITIVE, 0)],
-    au.flip: numbers("probability", "a number in [0, 1]", -1, 1.5),
     au.white_noise: numbers("std", RATE, -1),
     au.compose: [
-        ("steps", ("flip",), T, "functions of (x, noise)", "'flip'"),
-        ("steps", (au.shift(1), au.flip), T, "functions of (x, noise)", "flip"),
+        ("steps", ("shift",), T, "functions of (x, noise)", "'shift'"),
+        ("steps", (au.shift(1), au.rotate), T, "functions of (x, noise)", "rotate"),
     ],
     Dataset: [
         ("x_train", DATA.x_train[0], V, "(N, features)", "(6,)"),

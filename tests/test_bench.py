@@ -148,6 +148,17 @@ def test_measuring_takes_the_best_setting_and_pairs_rounds(monkeypatch):
         measure.measure(few(Case("small", 2, "adam")), rounds=6, level=0.95)
 
 
+def test_a_case_with_other_work_is_left_out_and_told(monkeypatch, capsys):
+    def failing(case, rounds, level):
+        raise Disagreement(f"{case.name}: other work")
+
+    monkeypatch.setattr(measure, "measure", failing)
+    found = measure.run("smoke", only=["deep × 3, adam"])
+    assert found["failures"] == ["deep × 3, adam: other work"]
+    assert found["rows"] == []
+    assert "other work" in capsys.readouterr().out
+
+
 def some_results():
     rows = []
     for optimizer, shift in (("momentum", 0.0), ("adam", 0.5)):
@@ -163,7 +174,7 @@ def some_results():
     denormal = dict(ratio=1.0, low=0.9, high=1.1, rounds=6, share_denormal=0.5)
     return {
         "machine": "a processor", "plan": "full", "rounds": 6, "level": 0.95, "rows": known,
-        "also": [r for r in rows if r not in known], "denormal": denormal,
+        "also": [r for r in rows if r not in known], "failures": [], "denormal": denormal,
     }  # fmt: skip
 
 
@@ -174,6 +185,12 @@ def test_report_and_files(tmp_path):
     assert "threads, shards of 10" in text
     report.write(found, tmp_path / "bench.json")
     assert report.read(tmp_path / "bench.json") == found
+    first = found | {"rows": found["rows"][:5]}
+    second = {k: v for k, v in found.items() if k != "denormal"}
+    parts = [first | {"also": []}, second | {"rows": found["rows"][5:]}]
+    assert report.joined(parts) == found
+    with pytest.raises(ValueError, match="one machine"):
+        report.joined([found, found | {"machine": "another"}])
     report.figure(found, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes()[:4] == b"\x89PNG"
     page = "# P\n" + "".join(f"<!-- {n} -->\nold\n<!-- end -->\n" for n in report.blocks(found))

@@ -71,8 +71,7 @@ CONV = [
     dl.Conv2D(1, 3, 2), dl.BatchNorm(3, images=True), dl.ReLU(), dl.MaxPool2D((2, 1)),
     dl.Dropout(0.2), dl.Flatten(), dl.Dense(6, 3),
 ]  # fmt: skip
-TURNS = aug.compose(aug.shift(1), aug.rotate(10), aug.scale(0.1), aug.elastic(1), aug.flip(),
-                    aug.white_noise(0.1))  # fmt: skip
+TURNS = aug.compose(aug.shift(1), aug.rotate(10), aug.elastic(1), aug.white_noise(0.1))
 PENALTIES = [dl.L1(1e-4), dl.L2(1e-4), dl.MaxNorm(2), dl.clip_by_norm(1), dl.clip_by_value(1)]
 RUNS = {
     "mlp, batch norm, dropout": (DENSE, small.blobs, {}),

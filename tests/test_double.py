@@ -52,7 +52,6 @@ CASES = {
     "empty_like": [],
     "expand_dims": [((X, -1), {}), ((X, (-1, -3)), {})],
     "eye": [((3,), {}), ((2, 3, 1), {"dtype": "float32"})],
-    "flip": [((X,), {"axis": -1})],
     "full": [(((2, 3), 0.5), {"dtype": "float32"}), ((3, X[0, 0, 0:1]), {})],
     "full_like": [((X, 2), {}), ((X, 2), {"dtype": "int64", "shape": (2,)})],
     "lib.stride_tricks.sliding_window_view": [((X, (2, 3)), {"axis": (-2, -1)})],
