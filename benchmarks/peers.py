@@ -63,7 +63,13 @@ def processes() -> ProcessPoolExecutor:
 
 
 def shards(case: Case) -> list[Setting]:
-    """Threads with shards of several sizes; processes where the interpreter may hold threads back."""
+    """Threads with shards of several sizes; processes where the interpreter may hold threads back.
+
+    One net has but the threads of its matrix products.
+    """
+    if case.replicas == 1:
+        numbers = sorted({1, CORES})
+        return [Setting(counted(n, "BLAS thread"), {"shard": 1, "blas": n}) for n in numbers]
     sizes = sorted({max(1, -(-case.replicas // k)) for k in (CORES, 2 * CORES, 5 * CORES)})
     found = [Setting(f"threads, shards of {n}", {"shard": n}) for n in sizes]
     if case.net == "deep":
@@ -74,7 +80,7 @@ def shards(case: Case) -> list[Setting]:
     return found
 
 
-def dlcore(case: Case, start: Start, shard: int, apart: bool = False):
+def dlcore(case: Case, start: Start, shard: int, apart: bool = False, blas: int = 1):
     """``dl.sweep``, as a reader calls it."""
     executor = processes() if apart else None
     begin = time.perf_counter()
@@ -89,6 +95,7 @@ def dlcore(case: Case, start: Start, shard: int, apart: bool = False):
         backend="numpy",
         shard=shard,
         executor=executor,
+        blas_threads=blas,
     )
     return time.perf_counter() - begin, runs.train_loss.values[:, -1]
 

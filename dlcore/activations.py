@@ -82,7 +82,7 @@ class ReLU(Activation):
     r"""Rectified linear unit: :math:`\max(0, z)`; derivative 1 where positive, else 0."""
 
     def value(self, z: Any) -> Any:
-        return self.xp.maximum(z, 0)
+        return self.xp.clip(z, 0, math.inf)  # NumPy's maximum with a number takes twice as long
 
     def derivative(self, z: Any, a: Any) -> Any:
         return a > 0

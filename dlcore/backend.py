@@ -108,16 +108,17 @@ _INSIDE: list[list[tuple[Any, int]]] = []
 
 
 @contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread(count: int = 1) -> Iterator[None]:
     """Hold BLAS to one thread inside a ``with`` block, which the bitwise replica contract needs.
 
-    BLAS's thread count belongs to the process; nested limits of several Python threads would
-    restore one another's. One list under a lock restores it when the last caller leaves. A BLAS
-    built with OpenMP has one count per Python thread, which each caller sets for itself.
+    Or to ``count``; of nested limits the outer one holds. BLAS's thread count belongs to the process;
+    nested limits of several Python threads would restore one another's. One list under a lock restores
+    it when the last caller leaves. A BLAS built with OpenMP has one count per Python thread, which each
+    caller sets for itself.
     """
-    own = _one_thread(per_thread=True)
+    own = _limit(count, per_thread=True)
     with _LOCK:
-        _INSIDE.append(_INSIDE[0] if _INSIDE else _one_thread(per_thread=False))
+        _INSIDE.append(_INSIDE[0] if _INSIDE else _limit(count, per_thread=False))
     try:
         yield
     finally:
@@ -134,11 +135,11 @@ def _blas() -> list[Any]:
     return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-def _one_thread(per_thread: bool) -> list[tuple[Any, int]]:
-    """Set the BLAS libraries of one kind to one thread; return them with their counts before."""
+def _limit(count: int, per_thread: bool) -> list[tuple[Any, int]]:
+    """Set the BLAS libraries of one kind to ``count`` threads; return them with their counts before."""
     kinds = [(b, getattr(b, "threading_layer", "") == "openmp") for b in _blas()]
     before = [(b, b.get_num_threads()) for b, openmp in kinds if openmp == per_thread]
-    _set_threads([(b, 1) for b, _ in before])
+    _set_threads([(b, count) for b, _ in before])
     return before
 
 

@@ -93,7 +93,7 @@ class Shard:
         if found := keep and keep.read():
             return found
         state = Checkpoint(keep.path.with_suffix(".fit.npz"), keep.seconds) if keep else None
-        with backends.one_blas_thread():
+        with backends.one_blas_thread(self.fit.get("blas_threads", 1)):
             net = Network(self.network(**self.options), self.seeds, self.backend)
             history = fit(net, self.data, **self.fit, checkpoint=state)
             found = {n: a for n, a in vars(history).items() if isinstance(a, np.ndarray)}
@@ -114,7 +114,7 @@ class Shard:
 def sweep(
     network: Callable[..., list[Layer]], data: Data, *, seeds: int | Sequence[int],
     backend: str | backends.Backend = "auto", executor: Executor | None = None,
-    checkpoint: str | os.PathLike[str] | Checkpoint | None = None, shard: int = SHARD,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None, shard: int | None = None,
     test: bool = False, **settings: Any,
 ) -> xr.Dataset:  # fmt: skip
     """Train every combination of settings for every seed and return what was seen, labelled.
@@ -125,9 +125,10 @@ def sweep(
     sequence. ``data`` is one ``Dataset`` or a function of ``seed`` that makes one for each seed.
     ``test=True`` adds ``test_loss`` and ``test_accuracy`` after the last step.
 
-    Settings with other shapes or optimizers train in shards of at most ``shard`` replicas, on a pool
-    of one thread per core (NumPy) or one after another (GPU, or where threads are missing); any
-    ``concurrent.futures.Executor`` can be given as ``executor``. The results do not depend on it.
+    Settings with other shapes or optimizers train in shards of at most ``shard`` replicas (default 10, and
+    on NumPy at most half of them, so that two cores have work), on a pool of one thread per core (NumPy) or
+    one after another (GPU, or where threads are missing); any ``concurrent.futures.Executor`` can be given
+    as ``executor``. The results do not depend on it.
     ``checkpoint``, a folder that all workers share or a ``Checkpoint`` of one, keeps results and states:
     after a crash the same call trains only what is missing. Other calls may use the folder too.
     ``backend`` is a name (default ``"auto"``) or a ``Backend``. Curves that are shorter, or nets with
@@ -150,7 +151,9 @@ def sweep(
     outer = {k: v for k, v in chosen.items() if k not in PER_REPLICA}
     inner = {k: v for k, v in chosen.items() if k in PER_REPLICA}
     lanes = list(itertools.product(*(v.values() for v in inner.values()), seeds))
-    shards, size = [], checks.integer("shard", shard, 1)
+    half = -(-len(lanes) // 2) if chip.name == "numpy" else SHARD
+    size = checks.integer("shard", min(SHARD, half) if shard is None else shard, 1)
+    shards: list[Shard] = []
     for values in itertools.product(*(v.values() for v in outer.values())):
         options = fixed | dict(zip(outer, values, strict=True))
         for start in range(0, len(lanes), size):

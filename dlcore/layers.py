@@ -146,9 +146,11 @@ class BatchNorm(Layer):
 
     def forward(self, x: Any, training: bool) -> Any:
         rows, self.training = self._rows(x), training
-        mean, var = self._statistics(rows) if training else (self.running_mean, self.running_var)
+        mean = rows.mean(axis=-2, keepdims=True) if training else self.running_mean
+        self.x_hat = rows - mean
+        var = self._variance(mean) if training else self.running_var
         self.scale = 1 / self.xp.sqrt(var + self.epsilon)
-        self.x_hat = (rows - mean) * self.scale
+        self.x_hat *= self.scale
         return self._like(self.x_hat * self.gamma + self.beta, x)
 
     def backward(self, dy: Any) -> Any:
@@ -161,18 +163,17 @@ class BatchNorm(Layer):
             rows = rows - (self.dbeta + self.x_hat * self.dgamma) / rows.shape[-2]
         return self._like(rows * (self.gamma * self.scale), dy)
 
-    def _statistics(self, rows: Any) -> tuple[Any, Any]:
-        """Return mean and variance of the batch, and let the running ones follow."""
-        n, a = rows.shape[-2], self.momentum
+    def _variance(self, mean: Any) -> Any:
+        """Return the variance of the centred batch, and let running mean and variance follow."""
+        n, a = self.x_hat.shape[-2], self.momentum
         if n < 2:
             raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
-        mean = rows.mean(axis=-2, keepdims=True)
-        var = rows.var(axis=-2, keepdims=True)
+        var = (self.x_hat * self.x_hat).mean(axis=-2, keepdims=True)
         self.running_mean *= 1 - a
         self.running_mean += a * mean
         self.running_var *= 1 - a
         self.running_var += a * n / (n - 1) * var
-        return mean, var
+        return var
 
     def _rows(self, x: Any) -> Any:
         most = self.input_ndim + self.gamma.ndim - 2

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ from dlcore.network import Network, Slot
 
 #: Elements per block on the CPU (64 Ki floats are 256 KiB).
 BLOCK = 1 << 16
-#: Second moments below this are set to it: denormal floats would cost ten times the time.
+#: Second moments below this are set to it: denormal floats would cost ten times the time. By ``clip``, for
+#: ``maximum`` with a number takes NumPy three times as long.
 TINY = 1e-30
 
 
@@ -141,7 +143,7 @@ class AdaGrad(Optimizer):
 
     def direction(self, g: Any, v: Any) -> Any:
         v += g * g
-        self.xp.maximum(v, TINY, out=v)
+        self.xp.clip(v, TINY, math.inf, out=v)
         return g / (self.xp.sqrt(v) + self.epsilon)
 
 
@@ -161,7 +163,7 @@ class RMSProp(Optimizer):
     def direction(self, g: Any, v: Any) -> Any:
         v *= self.beta2
         v += (1 - self.beta2) * g * g
-        self.xp.maximum(v, TINY, out=v)
+        self.xp.clip(v, TINY, math.inf, out=v)
         return g / (self.xp.sqrt(v) + self.epsilon)
 
 
@@ -187,15 +189,20 @@ class Adam(Optimizer):
             return m / (self.xp.sqrt(v) + self.epsilon)
         m_hat = m / (1 - self.beta1**self.t)
         v_hat = v / (1 - self.beta2**self.t)
-        return m_hat / (self.xp.sqrt(v_hat) + self.epsilon)
+        root = self.xp.sqrt(v_hat, out=v_hat)  # the rest in place, without further arrays
+        root += self.epsilon
+        m_hat /= root
+        return m_hat
 
     def average(self, g: Any, m: Any, v: Any) -> None:
         """Update both moments in place."""
         m *= self.beta1
         m += (1 - self.beta1) * g
         v *= self.beta2
-        v += (1 - self.beta2) * g * g
-        self.xp.maximum(v, TINY, out=v)
+        square = (1 - self.beta2) * g
+        square *= g
+        v += square
+        self.xp.clip(v, TINY, math.inf, out=v)
 
 
 @dataclass(eq=False)
