@@ -6,8 +6,10 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import double
+import interrupted
 import numpy as np
 import pytest
+import small
 import threadpoolctl
 
 import dlcore as dl
@@ -179,6 +181,28 @@ def test_one_blas_thread_nested(two_threads):
         with one_blas_thread():
             assert set(blas()) == {1}
         assert set(blas()) == {1}
+    assert blas() == two_threads
+
+
+@needs_blas
+def test_the_outer_limit_holds(two_threads):
+    with one_blas_thread(2), one_blas_thread():
+        assert blas() == two_threads
+    with one_blas_thread(), one_blas_thread(2):
+        assert set(blas()) == {1}
+    assert blas() == two_threads
+
+
+@needs_blas
+@pytest.mark.parametrize("count", [1, 2])
+def test_fit_and_sweep_train_with_as_many_blas_threads_as_asked(two_threads, count):
+    options = {"lr": 0.1, "steps": 1, "probe": interrupted.blas_threads, "blas_threads": count}
+    net = dl.Network(interrupted.PLAIN, [0, 1], "numpy")
+    history = dl.fit(net, small.blobs(), **options)
+    found = dl.sweep(interrupted.PLAIN, small.blobs(), seeds=2, backend="numpy", **options)
+    due = two_threads if count == 2 else [1]
+    assert set(history.probes["threads"].ravel()) == {max(due)}
+    assert set(found.threads.values.ravel()) == {max(due)}
     assert blas() == two_threads
 
 
