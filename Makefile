@@ -5,6 +5,7 @@ PYTHON      ?= python3
 VENV        ?= .venv
 VENV_PARITY ?= .venv-parity
 VENV_BENCH  ?= .venv-bench
+VENV_SITE   ?= .venv-site
 BENCH       ?= full
 PORT        ?= 8000
 
@@ -24,7 +25,7 @@ export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test unit nbval notebooks quick serve lint format lock parity bench clean distclean
+.PHONY: help book test unit nbval notebooks quick serve lint format lock parity test-site bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -67,6 +68,13 @@ $(VENV_BENCH)/.bench: pyproject.toml
 	@$(VENV_BENCH)/bin/python $(PIP) --editable '.[bench]'
 	@touch $@
 
+# Chromium itself comes from the system's packages.
+$(VENV_SITE)/.site: pyproject.toml
+	$(call new_venv,$(VENV_SITE))
+	@echo "Installing what the browser tests need into $(VENV_SITE)"
+	@$(VENV_SITE)/bin/python $(PIP) --group site
+	@touch $@
+
 # -----------------------------------------------------------------------------------------------
 # The book
 
@@ -100,6 +108,9 @@ nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
 parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore with PyTorch, in an environment of its own
 	$(if $(wildcard parity/*.py),$(VENV_PARITY)/bin/python -m pytest parity,@echo "There is no parity/ yet.")
 
+test-site: book $(VENV_SITE)/.site ## look at every page of the site in Chromium, in an environment of its own
+	$(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . browser
+
 bench: $(VENV_BENCH)/.bench ## time dlcore against other libraries (BENCH=smoke: a minute, only to see that it runs)
 	$(VENV_BENCH)/bin/python -m benchmarks $(BENCH)
 
@@ -124,4 +135,4 @@ clean: ## remove the built site and caches
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environments
-	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH)
+	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE)

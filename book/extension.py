@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import pkgutil
 import shutil
-import subprocess
 from pathlib import Path
-from urllib.parse import quote, urlsplit
-
-from docutils import nodes
 
 import dlcore
-from book import ledger
+from book import launch, ledger, reading
+from book.reading import API_PAGE, LEDGER_PAGE
 
-HOSTS = ("github.com", "gitlab.com", "bitbucket.org")  # those that the theme knows
-API_PAGE = "chapters/appendix/api"
 API_MARK = "<!-- modules of dlcore -->"
-LEDGER_PAGE = "chapters/appendix/ledger"
 LEDGER_MARK = "<!-- verdicts -->"
 # The order in which data flow; a module that is not named here comes after these.
 API_ORDER = [
@@ -29,69 +22,25 @@ API_ORDER = [
 ]  # fmt: skip
 
 
-def repository_url(address: str) -> str:
-    """Return the page of a repository for what git calls its remote, "" where there is none.
-
-    >>> repository_url("git@github.com:someone/deep-nets.git")
-    'https://github.com/someone/deep-nets'
-    >>> repository_url("https://name:token@gitlab.com/someone/deep-nets")
-    'https://gitlab.com/someone/deep-nets'
-    >>> repository_url("/srv/git/deep-nets")
-    ''
-    """
-    address = address.strip()
-    if "://" not in address and ":" in address:
-        address = "ssh://" + address.replace(":", "/", 1)
-    parts = urlsplit(address)
-    path = parts.path.strip("/").removesuffix(".git")
-    if parts.hostname not in HOSTS or path.count("/") != 1:
-        return ""
-    return f"https://{parts.hostname}/{path}"
-
-
-def find_repository(srcdir: str | Path) -> str:
-    """Ask the environment, then git, for the repository's page; "" where neither knows one."""
-    if "BOOK_REPOSITORY_URL" in os.environ:
-        return repository_url(os.environ["BOOK_REPOSITORY_URL"])
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(srcdir), "remote", "get-url", "origin"],
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        return ""
-    return repository_url(done.stdout)
-
-
 def set_repository(app, config):
     """Fill in the repository's address; without one the theme must not be asked for buttons."""
     options = config.html_theme_options
-    url = find_repository(app.srcdir) or repository_url(options.get("repository_url") or "")
+    url = launch.find_repository(app.srcdir) or launch.repository_url(
+        options.get("repository_url") or ""
+    )
     options["repository_url"] = url
     for button in ("use_repository_button", "use_issues_button", "use_source_button"):
         options[button] = bool(url)
-    if not url.startswith("https://github.com/"):
-        options["launch_buttons"] = {}  # Colab and Kaggle read from GitHub only
 
 
-def add_kaggle(app, pagename, templatename, context, doctree):
-    """Add Kaggle to the launch buttons, which the theme cannot."""
-    options = app.config.html_theme_options
-    launch = [b for b in context.get("header_buttons", []) if b.get("label") == "launch-buttons"]
-    if not launch:
+def add_launch(app, pagename, templatename, context, doctree):
+    """Add launch buttons to the chapters; the theme knows no Kaggle, and its buttons lead to our branch `main`."""
+    if not (Path(app.srcdir) / f"{pagename}.ipynb").exists():
         return
-    notebook = f"blob/{options.get('repository_branch') or 'main'}/{pagename}.ipynb"
-    source = quote(f"{options['repository_url']}/{notebook}", safe="")
-    launch[0]["buttons"].append(
-        {
-            "type": "link",
-            "text": "Kaggle",
-            "tooltip": "Launch on Kaggle",
-            "icon": "fab fa-kaggle",
-            "url": f"https://kaggle.com/kernels/welcome?src={source}",
-        }
-    )
+    links = launch.buttons(app.config.html_theme_options["repository_url"], pagename)
+    if links:
+        group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons"}
+        context["header_buttons"].append(group | {"tooltip": "Run this chapter", "buttons": links})
 
 
 def drop_second_thebe(app, pagename, templatename, context, doctree):
@@ -153,28 +102,6 @@ def write_ledger(app, docname, source):
     source[0] = source[0].replace(LEDGER_MARK, ledger.as_markdown())
 
 
-def mark_verdicts(app, doctree):
-    """Make each verdict's output a target, so that the ledger and the text can link to it, and style it."""
-    docname = app.env.docname
-    path = Path(app.srcdir) / f"{docname}.ipynb"
-    if not path.exists():
-        return
-    outputs = [n for n in doctree.findall(nodes.literal_block) if "stdout" not in n["classes"]]
-    labels = app.env.get_domain("std")
-    for record in ledger.verdicts(path):
-        name, start = record["id"], f"{record['id']} {record['verdict']}"
-        block = next(
-            (n for n in outputs if n.astext().startswith((f"{start}:", f"{start} ("))), None
-        )
-        if block is None:
-            raise ValueError(f"{docname}: the page does not show verdict {name}")
-        target = ledger.anchor(name)
-        block["ids"].append(target)
-        block["classes"] += ["verdict", f"verdict-{record['verdict']}"]
-        labels.anonlabels[target] = docname, target
-        labels.labels[target] = docname, target, f"verdict {name}"
-
-
 def write_ledger_json(app, exception):
     """Put the ledger for programs beside its page."""
     if not exception and app.builder.format == "html":
@@ -189,9 +116,9 @@ def setup(app):
     app.connect("config-inited", set_repository, priority=100)
     app.connect("source-read", write_api)
     app.connect("source-read", write_ledger)
-    app.connect("doctree-read", mark_verdicts)
-    app.connect("html-page-context", add_kaggle, priority=600)
+    app.connect("html-page-context", add_launch, priority=600)
     app.connect("html-page-context", drop_second_thebe, priority=900)
+    reading.connect(app)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_ledger_json)
     return {"version": dlcore.__version__, "parallel_read_safe": True, "parallel_write_safe": True}
