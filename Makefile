@@ -69,10 +69,10 @@ $(VENV_BENCH)/.bench: pyproject.toml
 	@touch $@
 
 # Chromium itself comes from the system's packages.
-$(VENV_SITE)/.site: pyproject.toml
+$(VENV_SITE)/.site: browser/requirements.txt
 	$(call new_venv,$(VENV_SITE))
 	@echo "Installing what the browser tests need into $(VENV_SITE)"
-	@$(VENV_SITE)/bin/python $(PIP) --group site
+	@$(VENV_SITE)/bin/python $(PIP) -r browser/requirements.txt
 	@touch $@
 
 # -----------------------------------------------------------------------------------------------

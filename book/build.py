@@ -20,7 +20,9 @@ def fingerprint() -> str:
     digest.update(" ".join(sorted(p.name for p in (ROOT / "dlcore").glob("*.py"))).encode())
     watched = [ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "requirements-book.txt"]
     watched += sorted(
-        p for p in (ROOT / "book").rglob("*") if p.suffix in (".py", ".css", ".svg", ".toml")
+        p
+        for p in (ROOT / "book").rglob("*")
+        if p.suffix in (".py", ".css", ".js", ".json", ".svg", ".toml")
     )
     for path in watched:
         digest.update(path.read_bytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dlcore
 from book import launch, ledger, reading
+from book.finish import finish
 from book.reading import API_PAGE, LEDGER_PAGE
 
 API_MARK = "<!-- modules of dlcore -->"
@@ -34,7 +35,7 @@ def set_repository(app, config):
 
 
 def add_launch(app, pagename, templatename, context, doctree):
-    """Add launch buttons to the chapters; the theme knows no Kaggle, and its buttons lead to our branch `main`."""
+    """Add launch buttons to the chapters; the theme knows no Kaggle, and no branch beside `main`."""
     if not (Path(app.srcdir) / f"{pagename}.ipynb").exists():
         return
     links = launch.buttons(app.config.html_theme_options["repository_url"], pagename)
@@ -113,6 +114,7 @@ def setup(app):
     """Connect the above."""
     app.config.mathjax_path = "mathjax/tex-chtml.js"
     app.add_css_file("book.css")
+    app.add_js_file("book.js", loading_method="defer")
     app.connect("config-inited", set_repository, priority=100)
     app.connect("source-read", write_api)
     app.connect("source-read", write_ledger)
@@ -121,4 +123,5 @@ def setup(app):
     reading.connect(app)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_ledger_json)
+    app.connect("build-finished", finish, priority=900)
     return {"version": dlcore.__version__, "parallel_read_safe": True, "parallel_write_safe": True}

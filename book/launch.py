@@ -1,7 +1,7 @@
 """Ways out of the page: where the repository is, launch buttons, and notebooks that run in the cloud.
 
-The notebooks in ``chapters/`` hold no address. ``python -m book.launch FOLDER`` writes copies with one cell in
-front, which installs ``dlcore`` where it is missing: they are the branch ``notebooks`` of the repository, to
+The notebooks in ``chapters/`` hold no address. ``python -m book.launch FOLDER`` writes copies with one cell
+more, which installs ``dlcore`` where it is missing: they are the branch ``notebooks`` of the repository, to
 which the buttons lead, and the downloads of the site.
 """
 
@@ -75,7 +75,7 @@ def git(folder: str | Path, *command: str) -> str:
 
 
 def revision(folder: str | Path) -> str:
-    """Return what stands for this version of the book in an address: its tag if it has one, else its commit."""
+    """Return what names this version of the book to git: its tag if it has one, else its commit."""
     tag = f"v{dlcore.__version__}"
     if tag in git(folder, "tag", "--points-at", "HEAD").split():
         return tag

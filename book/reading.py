@@ -148,7 +148,7 @@ def mark_verdicts(app, doctree):
 
 
 def _badges(app, doctree):
-    """Turn the prose's links to verdicts, ``[G1a holds](#verdict-g1a)``, into badges that lead to the ledger."""
+    """Turn the prose's ``[G1a holds](#verdict-g1a)`` into badges that lead to the ledger."""
     if LEDGER_PAGE not in app.env.found_docs:
         return
     for link in doctree.findall(addnodes.pending_xref):
@@ -158,6 +158,13 @@ def _badges(app, doctree):
             said = ledger.WORDS & set(re.findall(r"[a-z]+", link.astext().lower()))
             kind = [f"verdict-{word}" for word in said] if len(said) == 1 else []
             link.children[0]["classes"] += ["verdict", *kind]
+
+
+def forget_modules(app, env):
+    """Make viewcode forget what it found no source of: its list would lead to pages that do not exist."""
+    known = getattr(env, "_viewcode_modules", {})
+    for name in [name for name, found in known.items() if not found]:
+        del known[name]
 
 
 def mark_ledger(app, doctree):
@@ -296,5 +303,6 @@ def connect(app):
     app.connect("config-inited", add_version, priority=200)
     for reader in (mark_terms, mark_verdicts, mark_ledger, mark_openings, link_terms):
         app.connect("doctree-read", reader)
+    app.connect("env-updated", forget_modules, priority=900)
     app.connect("html-page-context", link_code)
     app.connect("html-page-context", add_date, priority=600)

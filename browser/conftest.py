@@ -71,6 +71,7 @@ def address():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +98,7 @@ class Log:
 
 @pytest.fixture
 def visit(browser, address):
-    """Open a page: ``visit(name, width=…, theme=…)`` gives it with the list of its troubles in ``page.log``."""
+    """Open a page with ``visit(name, width=…, theme=…)``; its troubles are in ``page.log``."""
     opened = []
 
     def go(
