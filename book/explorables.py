@@ -112,7 +112,7 @@ def momentum_paths() -> dict[str, Any]:
     """Return momentum's paths for ``MOMENTA`` × ``FACTORS``; factor 1 is the best rate at momentum 0.9."""
     surfaces = []
     for frame in FRAMES:
-        surface, paths = frame.surface, []
+        paths: list[dict[str, Any]] = []
         best = _best_rate(frame, dl.Momentum)
         for momentum in MOMENTA:
             mover = functools.partial(dl.Momentum, momentum)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import dlcore
-from book import launch, ledger, reading
+from book import explorables, launch, ledger, play, reading
 from book.finish import finish
 from book.reading import API_PAGE, LEDGER_PAGE
 
@@ -110,6 +110,15 @@ def write_ledger_json(app, exception):
         (Path(app.outdir) / "ledger.json").write_text(text, "utf-8")
 
 
+def write_explorables(app, exception):
+    """Put the data of all explorables into the site, for programs."""
+    if not exception and app.builder.format == "html":
+        text = explorables.as_json(
+            {name: explorables.read(name) for name in explorables.EXPLORABLES}
+        )
+        (Path(app.outdir) / "_static/explorables.json").write_text(text, "utf-8")
+
+
 def setup(app):
     """Connect the above."""
     app.config.mathjax_path = "mathjax/tex-chtml.js"
@@ -121,7 +130,9 @@ def setup(app):
     app.connect("html-page-context", add_launch, priority=600)
     app.connect("html-page-context", drop_second_thebe, priority=900)
     reading.connect(app)
+    play.connect(app)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_ledger_json)
+    app.connect("build-finished", write_explorables)
     app.connect("build-finished", finish, priority=900)
     return {"version": dlcore.__version__, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,6 +23,33 @@ ICON = re.compile(
 )
 BACK = re.compile(r'<a class="viewcode-back" href="([^"]+)">\[docs\]</a>')
 
+# What Sphinx, its extensions and the theme write that axe-core refuses, and what it should be.
+REPAIRS = [
+    (re.compile(wrong, re.DOTALL), right)
+    for wrong, right in (
+        # Sphinx: tables that only place things; a signature of many lines, as a list without terms.
+        (
+            r'<table style="width: 100%" class="indextable',
+            '<table role="presentation" class="indextable',
+        ),
+        (r"<dl>\n((?:<dd>(?:(?!</dl>).)*</dd>\n)+)</dl>", r'<span class="sig-lines">\1</span>'),
+        (
+            r'(?<=\n)<dd>(<em class="sig-param">(?:(?!</dd>).)*)</dd>',
+            r'<span class="sig-line">\1</span>',
+        ),
+        # docutils: a header without text.
+        (r'<th class="head">\s*(?:<p>\s*</p>)?\s*</th>', "<td></td>"),
+        # sphinxcontrib-bibtex: a deprecated role inside of a list without items.
+        (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
+        (r' role="doc-biblioentry"', ""),
+        # The theme: a sidebar outside of every landmark.
+        (
+            r'<div id="pst-primary-sidebar" class="',
+            '<div id="pst-primary-sidebar" role="region" aria-label="Book" class="',
+        ),
+    )
+]
+
 
 class Page:
     """A built page; parsed when something asks for what is in it."""
@@ -51,10 +78,8 @@ def finish(app, exception):
     pages = {page.name: page for page in (Page(root, path) for path in sorted(files))}
     for page in pages.values():
         page.text = drop_dead_links(page.text, page.name, pages)
-        page.text = page.text.replace(
-            '<table style="width: 100%" class="indextable',
-            '<table role="presentation" class="indextable',
-        )
+        for wrong, right in REPAIRS:
+            page.text = wrong.sub(right, page.text)
         found = "" if page.name.startswith("_modules/") else previews(page, pages)
         block = f'{FROM}<template class="previews">{found}</template>{TO}' if found else ""
         page.path.write_text(page.text.replace("</body>", block + "</body>"), "utf-8")
