@@ -25,7 +25,7 @@ export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test unit nbval notebooks quick serve lint format lock parity test-site bench clean distclean
+.PHONY: help book pdf test unit nbval notebooks quick serve lint format lock parity test-site bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -80,6 +80,9 @@ $(VENV_SITE)/.site: browser/requirements.txt
 
 book: $(VENV)/.book ## build the site and say where to open it
 	@$(BIN)/python book/build.py
+
+pdf: $(VENV)/.book ## print the whole book with Chromium; the next `make book` offers it for download
+	@$(BIN)/python -m book.pdf
 
 serve: book ## build the site and show it at http://localhost:8000
 	@echo "http://localhost:$(PORT) (Ctrl-C ends it)"

@@ -145,8 +145,10 @@ def add_folder(app):
 
 def add_script(app, pagename, templatename, context, doctree):
     """Load the script where there is something to play with."""
-    if doctree is not None and any(
-        "play" in box["classes"] for box in doctree.findall(nodes.container)
+    if (
+        app.builder.name == "html"
+        and doctree is not None
+        and any("play" in box["classes"] for box in doctree.findall(nodes.container))
     ):
         app.add_js_file(SCRIPT, loading_method="defer")
 

@@ -1,7 +1,8 @@
-"""What the site adds to a chapter's text: terms, badges of verdicts, a box at the opening, links in code."""
+"""What the site adds to the text: terms, badges of verdicts, a box at the opening, links in code, dates."""
 
 from __future__ import annotations
 
+import base64
 import datetime
 import functools
 import inspect
@@ -9,8 +10,10 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.util.docutils import SphinxDirective
 
 import dlcore
 from book import ledger
@@ -113,6 +116,46 @@ def _link_terms_in(app, text, pattern, targets, seen):
         end = match.end()
     if parts:
         text.parent.replace(text, [*parts, nodes.Text(source[end:])])
+
+
+# --------------------------------------------------------------------------------------------------
+# A figure of a chapter on another page
+
+
+class StoredFigure(SphinxDirective):
+    """The figure that a chapter stores under a name, with its alt text; a click leads to it."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Return the picture; a name that no chapter has is an error."""
+        name = self.arguments[0]
+        for path in sorted((Path(self.env.srcdir) / "chapters").glob("*.ipynb")):
+            for cell in nbformat.read(path, as_version=4).cells:
+                settings = cell.metadata.get("mystnb", {})
+                if settings.get("figure", {}).get("name") == name:
+                    self.env.note_dependency(str(path))
+                    docname = path.relative_to(self.env.srcdir).with_suffix("").as_posix()
+                    return [self._picture(docname, name, cell, settings["image"]["alt"])]
+        raise self.error(f"no chapter stores a figure {name}")
+
+    def _picture(self, docname, name, cell, alt):
+        png = next(o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
+        file = Path(self.env.srcdir) / "_build/figures" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(png))
+        image = nodes.image(uri=f"/_build/figures/{name}.png", alt=alt)
+        link = nodes.reference("", "", image, internal=True, refuri="")
+        link["stored-figure"] = docname, name
+        return nodes.paragraph("", "", link, classes=["stored-figure"])
+
+
+def resolve_figures(app, doctree, docname):
+    """Fill in the addresses of stored figures, which differ from one builder to another."""
+    for link in doctree.findall(nodes.reference):
+        if "stored-figure" in link:
+            chapter, name = link["stored-figure"]
+            link["refuri"] = f"{app.builder.get_relative_uri(docname, chapter)}#{name}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -300,9 +343,11 @@ def _index(app, name: str, target: str, weight: str = "") -> None:
 
 def connect(app):
     """Connect the above."""
+    app.add_directive("stored-figure", StoredFigure)
     app.connect("config-inited", add_version, priority=200)
     for reader in (mark_terms, mark_verdicts, mark_ledger, mark_openings, link_terms):
         app.connect("doctree-read", reader)
+    app.connect("doctree-resolved", resolve_figures)
     app.connect("env-updated", forget_modules, priority=900)
     app.connect("html-page-context", link_code)
     app.connect("html-page-context", add_date, priority=600)

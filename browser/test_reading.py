@@ -42,7 +42,9 @@ def test_dark_is_dark_and_figures_stay_on_white(visit):
     page = visit(CHAPTERS[0], theme="dark")
     assert luminance(page, "body") < 0.1
     figure = page.locator("main figure img, main .cell_output img").first
-    assert luminance(page, "main figure img") > 0.8  # figures have white grounds, which the theme dims
+    assert (
+        luminance(page, "main figure img") > 0.8
+    )  # figures have white grounds, which the theme dims
     assert figure.evaluate("e => e.naturalWidth") > 300
     assert luminance(visit(CHAPTERS[0], theme="light"), "body") > 0.95
 

@@ -85,7 +85,9 @@ def test_table_of_contents_has_every_chapter():
     present = [
         p for pattern in ("*.ipynb", "appendix/*.md") for p in (ROOT / "chapters").glob(pattern)
     ]
-    expected = {"intro", "genindex"} | {p.relative_to(ROOT).with_suffix("").as_posix() for p in present}
+    expected = {"intro", "genindex"} | {
+        p.relative_to(ROOT).with_suffix("").as_posix() for p in present
+    }
     assert set(listed) == expected
 
 
@@ -242,7 +244,9 @@ def test_api_page_and_launch_buttons(tmp_path):
     )
     assert 'id="verdict-g1"' in page
     assert (folder / "_build/html/ledger.json").exists()
-    notebook = "https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fnotebooks%2Fchapters%2Fsample.ipynb"
+    notebook = (
+        "https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fnotebooks%2Fchapters%2Fsample.ipynb"
+    )
     assert f"https://kaggle.com/kernels/welcome?src={notebook}" in page
 
 
