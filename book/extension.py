@@ -7,8 +7,10 @@ import pkgutil
 import shutil
 from pathlib import Path
 
+import nbformat
+
 import dlcore
-from book import explorables, launch, ledger, play, reading
+from book import explorables, launch, ledger, pdf, play, reading
 from book.finish import finish
 from book.reading import API_PAGE, LEDGER_PAGE
 
@@ -42,6 +44,29 @@ def add_launch(app, pagename, templatename, context, doctree):
     if links:
         group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons"}
         context["header_buttons"].append(group | {"tooltip": "Run this chapter", "buttons": links})
+
+
+def add_book(app, pagename, templatename, context, doctree):
+    """Offer the whole book as a PDF beside the downloads of a page, if it has been printed (`make pdf`)."""
+    for group in context.get("header_buttons", []):
+        if group.get("label") == "download-buttons" and pdf.PDF.exists():
+            link = {"type": "link", "text": "Whole book", "tooltip": "Download the book as a PDF"}
+            url = context["pathto"](pdf.NAME, 1)
+            group["buttons"].append(
+                link | {"url": url, "icon": "fas fa-book", "label": "download-book"}
+            )
+
+
+def copy_downloads(app, exception):
+    """Put the printed book into the site, and notebooks that install dlcore where it is missing."""
+    if exception or app.builder.name != "html":
+        return
+    if pdf.PDF.exists():
+        shutil.copy(pdf.PDF, Path(app.outdir) / pdf.NAME)
+    where = launch.source(app.srcdir)
+    for path in Path(app.srcdir).glob("chapters/*.ipynb") if where else ():
+        nb = launch.with_install(nbformat.read(path, as_version=4), where)
+        nbformat.write(nb, Path(app.outdir) / "_sources/chapters" / path.name)
 
 
 def drop_second_thebe(app, pagename, templatename, context, doctree):
@@ -128,11 +153,13 @@ def setup(app):
     app.connect("source-read", write_api)
     app.connect("source-read", write_ledger)
     app.connect("html-page-context", add_launch, priority=600)
+    app.connect("html-page-context", add_book, priority=600)
     app.connect("html-page-context", drop_second_thebe, priority=900)
     reading.connect(app)
     play.connect(app)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_ledger_json)
     app.connect("build-finished", write_explorables)
+    app.connect("build-finished", copy_downloads)
     app.connect("build-finished", finish, priority=900)
     return {"version": dlcore.__version__, "parallel_read_safe": True, "parallel_write_safe": True}
