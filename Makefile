@@ -25,7 +25,7 @@ export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pdf test unit nbval notebooks quick serve lint format lock parity test-site bench clean distclean
+.PHONY: help book pdf test unit nbval notebooks quick serve lint format lock parity test-site test-launch newest lowest bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -114,6 +114,18 @@ parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore w
 test-site: book $(VENV_SITE)/.site ## look at every page of the site in Chromium, in an environment of its own
 	$(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . browser
 
+test-launch: $(VENV)/.book ## run a chapter as Colab would: a fresh environment, dlcore from this commit
+	MAKER=$(abspath $(BIN))/python PYTHON=$(PYTHON) tests/launch_from_scratch.sh
+
+# In environments of their own, at quick size: with the newest releases, and with the lowest that pyproject.toml allows.
+newest: RESOLUTION = highest
+lowest: RESOLUTION = lowest-direct
+newest lowest: $(VENV)/.test ## tests and chapters with the newest releases (lowest: the lowest allowed)
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$@
+	$(BIN)/uv pip install --quiet --python .venv-$@/bin/python --resolution $(RESOLUTION) --editable '.[test]'
+	.venv-$@/bin/python -m pytest -q -m 'not slow' tests
+	DLCORE_SIZE=quick .venv-$@/bin/python -m book.notebooks try chapters/*.ipynb
+
 bench: $(VENV_BENCH)/.bench ## time dlcore against other libraries (BENCH=smoke: a minute, only to see that it runs)
 	$(VENV_BENCH)/bin/python -m benchmarks $(BENCH)
 
@@ -138,4 +150,4 @@ clean: ## remove the built site and caches
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environments
-	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE)
+	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE) .venv-newest .venv-lowest

@@ -1,5 +1,6 @@
 """Tests of the built site in a real browser: a plain file server under a path prefix, and Chromium."""
 
+import contextlib
 import functools
 import gzip
 import http.server
@@ -96,46 +97,42 @@ class Log:
     fetched: list[str] = field(default_factory=list)
 
 
+@contextlib.contextmanager
+def opened(browser, script=None, **options):
+    """A page of its own; its troubles and what it fetches are in ``page.log``."""
+    options.setdefault("viewport", {"width": 1280, "height": 900})
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.log = log = Log()
+    if script:
+        page.add_init_script(script)
+    page.on("console", lambda m: log.errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: log.errors.append(str(e)))
+    page.on("requestfailed", lambda r: log.errors.append(f"failed: {r.url} {r.failure}"))
+    page.on("request", lambda r: log.fetched.append(r.url))
+    page.on(
+        "response", lambda r: log.errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None
+    )
+    yield page
+    context.close()
+
+
 @pytest.fixture
 def visit(browser, address):
-    """Open a page with ``visit(name, width=…, theme=…)``; its troubles are in ``page.log``."""
-    opened = []
+    """Open a page: ``visit(name, width=…, theme=…)``."""
+    with contextlib.ExitStack() as stack:
 
-    def go(
-        name,
-        width=1280,
-        theme="light",
-        motion="no-preference",
-        base=address,
-        script=None,
-        **options,
-    ):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=theme,
-            reduced_motion=motion,
-            **options,
-        )
-        opened.append(context)
-        page = context.new_page()
-        page.log = log = Log()
-        if script:
-            page.add_init_script(script)
-        page.on("console", lambda m: log.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: log.errors.append(str(e)))
-        page.on("requestfailed", lambda r: log.errors.append(f"failed: {r.url} {r.failure}"))
-        page.on("request", lambda r: log.fetched.append(r.url))
-        page.on(
-            "response",
-            lambda r: log.errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None,
-        )
-        page.goto(base + name, wait_until="load")
-        settle(page)
-        return page
+        def go(name, width=1280, theme="light", motion="no-preference", base=address, **options):
+            size = {"width": width, "height": 900}
+            manager = opened(
+                browser, viewport=size, color_scheme=theme, reduced_motion=motion, **options
+            )
+            page = stack.enter_context(manager)
+            page.goto(base + name, wait_until="load")
+            settle(page)
+            return page
 
-    yield go
-    for context in opened:
-        context.close()
+        yield go
 
 
 def settle(page):
