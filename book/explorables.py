@@ -208,13 +208,17 @@ def dropped(size: int, rates: Any, seeds: Any) -> tuple[list[list[float]], list[
 
     Two hidden layers of 100 ReLUs, momentum, ``size`` curves of MNIST-1D to train with.
     """
-    draw = functools.partial(_draw, train=size)
-    runs = dl.sweep(
-        dl.mlp([40, 100, 100, 10]), draw, optimizer=dl.Momentum, lr=0.03, dropout=list(rates),
-        seeds=list(seeds), steps=1500, batch_size=50, backend="numpy",
-    )  # fmt: skip
-    last = runs.isel(epoch=-1).transpose("dropout", "seed", ...)
-    return _percent(last.train_accuracy), _percent(last.valid_accuracy)
+    seeds, found = list(seeds), []
+    data = {seed: _draw(seed, size) for seed in seeds}
+    with dl.backend.one_blas_thread():
+        for rate in rates:
+            blueprint = dl.mlp([40, 100, 100, 10], dropout=rate)
+            nets = dl.Network(blueprint, seeds=seeds, backend="numpy")
+            dl.fit(
+                nets, data, dl.Momentum, lr=0.03, steps=1500, batch_size=50, evaluate_every=10**6
+            )
+            found.append([100 * dl.evaluate(nets, data, part)[1] for part in ("train", "valid")])
+    return tuple([[round(float(v), 1) for v in row[part]] for row in found] for part in (0, 1))
 
 
 @functools.cache
