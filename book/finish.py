@@ -34,7 +34,7 @@ REPAIRS = [
         ),
         (r"<dl>\n((?:<dd>(?:(?!</dl>).)*</dd>\n)+)</dl>", r'<span class="sig-lines">\1</span>'),
         (
-            r'(?<=\n)<dd>(<em class="sig-param">(?:(?!</dd>).)*)</dd>',
+            r'<dd>(<em class="sig-param">(?:(?!</dd>).)*)</dd>',
             r'<span class="sig-line">\1</span>',
         ),
         # docutils: a header without text.

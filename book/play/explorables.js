@@ -1,5 +1,5 @@
 // The book's explorables: pictures with controls, drawn from numbers that dlcore computed (book/explorables.py).
-// A figure with data-explorable="NAME" is followed by its data; its static image stays until the picture is drawn.
+// A figure in a box of class "play" is followed by its data; its static image stays until the picture is drawn.
 (() => {
   "use strict";
 
@@ -310,8 +310,11 @@
   // ----------------------------------------------------------------------------------------------
 
   function start(figure) {
-    const name = figure.dataset.explorable;
-    const data = JSON.parse(document.getElementById(`data-${name}`).textContent);
+    const store = figure.parentElement.querySelector("script[id^=data-]");
+    const name = store.id.replace("data-", "");
+    const data = JSON.parse(store.textContent);
+    figure.classList.add("explorable");
+    figure.dataset.explorable = name;
     const panel = make("div", { className: "controls" });
     panel.setAttribute("role", "group");
     panel.setAttribute("aria-label", "Controls of the figure");
@@ -334,9 +337,6 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    document.querySelectorAll("figure[data-explorable], [data-explorable] figure").forEach((figure) => {
-      figure.dataset.explorable ??= figure.closest("[data-explorable]").dataset.explorable;
-      start(figure);
-    });
+    document.querySelectorAll(".play figure").forEach(start);
   });
 })();
