@@ -35,8 +35,8 @@ FLOW_SEEDS = 10
 METHODS = {
     "logistic, Glorot": dict(activation=dl.Logistic, initializer="glorot_normal"),
     "tanh, Glorot": dict(activation=dl.Tanh, initializer="glorot_normal"),
-    "ReLU, N(0,1)": dict(activation=dl.ReLU, initializer="normal"),
     "ReLU, He": dict(activation=dl.ReLU, initializer="he_normal"),
+    "ELU, He": dict(activation=dl.ELU, initializer="he_normal"),
     "ReLU, He, batch norm": dict(activation=dl.ReLU, initializer="he_normal", batch_norm="before"),
 }
 METHOD_RATES = tuple(dl.lr_grid(0.1, 8, factor=10**0.25))

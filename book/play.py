@@ -100,7 +100,8 @@ def _terrain(ax, ground):
             (ground["y"], len(ground["values"])),
         )
     )
-    levels = sorted({v for row in ground["values"] for v in row})[:: max(1, 1025 // 14)]
+    values = sorted({v for row in ground["values"] for v in row})
+    levels = [values[int((len(values) - 1) * (k / 12) ** 2)] for k in range(1, 12)]
     ax.contour(x, y, ground["values"], levels=levels, colors="0.7", linewidths=0.8)
     ax.plot(*ground["minimum"], "k*", ms=12)
     ax.set(xlabel="θ₁", ylabel="θ₂", xlim=ground["x"], ylim=ground["y"])
