@@ -5,8 +5,9 @@
 
   const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
   const DASHES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 4"];
-  const WIDTH = 720;
-  const HEIGHT = 420;
+  const NARROW = window.innerWidth < 600; // on a phone the picture is drawn smaller, so that its text stays readable
+  const WIDTH = NARROW ? 420 : 720;
+  const HEIGHT = NARROW ? 380 : 420;
   const EDGE = { left: 64, right: 20, top: 16, bottom: 52 };
   let ids = 0;
 
@@ -133,7 +134,7 @@
         const step = Math.ceil((to - from) / 8);
         const ticks = [];
         for (let e = Math.ceil(from / step) * step; e <= to; e += step) ticks.push([e, power(e)]);
-        const every = net.depth <= 10 ? 1 : 5;
+        const every = net.depth <= 5 ? 1 : net.depth <= 10 ? 2 : 5;
         const place = plot(
           svg,
           { from: 0.5, to: net.depth + 0.5, label: "hidden layer (1 is next to the input)",
@@ -169,7 +170,7 @@
         const texts = names.map((name, i) => {
           if (!shown()[i]) return "";
           const path = ground.paths[i * data.factors.length + factor()];
-          return trail(svg, place, ground, path, steps() + 1, i, `${name} (rate ${short(path.rate)})`);
+          return trail(svg, place, ground, path, steps() + 2, i, `${name} (rate ${short(path.rate)})`);
         });
         return texts.filter(Boolean).join("; ") + (ground.every > 1 ? `. A point for every ${ground.every} steps.` : ".");
       };
