@@ -59,8 +59,16 @@ def violations(page):
     return [
         f"{v['id']} ({v['impact']}): {n['target']} {n['failureSummary']}"
         for v in found["violations"]
-        for n in v["nodes"][:3]
-    ]
+        for n in v["nodes"]
+        if not header_of_maths(page, v["id"], n["target"])
+    ][:10]
+
+
+def header_of_maths(page, rule, target):
+    """A table's header that is a formula: axe-core 4.12 does not read MathJax's MathML, screen readers do."""
+    if rule != "empty-table-header":
+        return False
+    return page.locator(target[0]).locator("mjx-assistive-mml math").count() > 0
 
 
 @pytest.mark.parametrize("name", PAGES)
