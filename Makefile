@@ -111,7 +111,7 @@ nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
 parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore with PyTorch, in an environment of its own
 	$(if $(wildcard parity/*.py),$(VENV_PARITY)/bin/python -m pytest parity,@echo "There is no parity/ yet.")
 
-test-site: book $(VENV_SITE)/.site ## look at every page of the site in Chromium, in an environment of its own
+test-site: pdf book $(VENV_SITE)/.site ## look at every page of the site in Chromium, and at the printed book
 	$(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . browser
 
 test-launch: $(VENV)/.book ## run a chapter as Colab would: a fresh environment, dlcore from this commit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = "training-deep-neural-nets.pdf"
 PDF = ROOT / "_build/pdf" / NAME
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def only_links_that_last(text: str) -> str:
+    """Unlink what leads to files of the site, which paper does not have; links inside and to the web stay.
+
+    >>> only_links_that_last('<a href="#a">a</a> <a class="x" href="_modules/b.html">b</a>')
+    '<a href="#a">a</a> <a class="x">b</a>'
+    """
+    return re.sub(r'(<a\b[^>]*?)\s*href="(?!#|https://)[^"]*"', r"\1", text)
 
 
 def main() -> int:
@@ -38,6 +48,7 @@ def main() -> int:
         return 1
     PDF.parent.mkdir(parents=True, exist_ok=True)
     page = ROOT / "_build/singlehtml/intro.html"
+    page.write_text(only_links_that_last(page.read_text("utf-8")), "utf-8")
     printed = subprocess.run(
         [
             browser,
