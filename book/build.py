@@ -16,6 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 STAMP = BUILD / "inputs.sha256"
 
+# Jupyter Book's own has no title, no language and no icon, for which browsers then ask the server's root.
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <title>Training Deep Neural Nets</title>
+    <link rel="icon" href="_static/favicon.svg">
+    <meta http-equiv="refresh" content="0; url=intro.html">
+  </head>
+  <body><main><h1><a href="intro.html">Training Deep Neural Nets</a></h1></main></body>
+</html>
+"""
+
 
 def fingerprint() -> str:
     """Digest of what Sphinx does not watch: settings, table of contents, extension, list of modules."""
@@ -60,6 +73,7 @@ def main() -> int:
         print(done.stdout, done.stderr, sep="\n")
         print("The book was not built: every warning above counts as an error.", file=sys.stderr)
         return 1
+    (BUILD / "html/index.html").write_text(INDEX, "utf-8")
     STAMP.write_text(now)
     print(f"The book is built. Open {(BUILD / 'html' / 'index.html').as_uri()}")
     print("or run `make serve`.")
