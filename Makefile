@@ -5,6 +5,7 @@ PYTHON      ?= python3
 VENV        ?= .venv
 VENV_PARITY ?= .venv-parity
 VENV_BENCH  ?= .venv-bench
+VENV_SITE   ?= .venv-site
 BENCH       ?= full
 PORT        ?= 8000
 
@@ -24,7 +25,7 @@ export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test unit nbval notebooks quick serve lint format lock parity bench clean distclean
+.PHONY: help book pdf test unit nbval notebooks quick serve lint format lock parity test-site test-launch newest lowest bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -67,11 +68,21 @@ $(VENV_BENCH)/.bench: pyproject.toml
 	@$(VENV_BENCH)/bin/python $(PIP) --editable '.[bench]'
 	@touch $@
 
+# Chromium itself comes from the system's packages.
+$(VENV_SITE)/.site: browser/requirements.txt
+	$(call new_venv,$(VENV_SITE))
+	@echo "Installing what the browser tests need into $(VENV_SITE)"
+	@$(VENV_SITE)/bin/python $(PIP) -r browser/requirements.txt
+	@touch $@
+
 # -----------------------------------------------------------------------------------------------
 # The book
 
 book: $(VENV)/.book ## build the site and say where to open it
 	@$(BIN)/python book/build.py
+
+pdf: $(VENV)/.book ## print the whole book with Chromium; the next `make book` offers it for download
+	@$(BIN)/python -m book.pdf
 
 serve: book ## build the site and show it at http://localhost:8000
 	@echo "http://localhost:$(PORT) (Ctrl-C ends it)"
@@ -100,6 +111,21 @@ nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
 parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore with PyTorch, in an environment of its own
 	$(if $(wildcard parity/*.py),$(VENV_PARITY)/bin/python -m pytest parity,@echo "There is no parity/ yet.")
 
+test-site: pdf book $(VENV_SITE)/.site ## look at every page of the site in Chromium, and at the printed book
+	$(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . browser
+
+test-launch: $(VENV)/.book ## run a chapter as Colab would: a fresh environment, dlcore from this commit
+	MAKER=$(abspath $(BIN))/python PYTHON=$(PYTHON) tests/launch_from_scratch.sh
+
+# In environments of their own, at quick size: with the newest releases, and with the lowest that pyproject.toml allows.
+newest: RESOLUTION = highest
+lowest: RESOLUTION = lowest-direct
+newest lowest: $(VENV)/.test ## tests and chapters with the newest releases (lowest: the lowest allowed)
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$@
+	$(BIN)/uv pip install --quiet --python .venv-$@/bin/python --resolution $(RESOLUTION) --editable '.[test]'
+	.venv-$@/bin/python -m pytest -q -m 'not slow' tests
+	DLCORE_SIZE=quick .venv-$@/bin/python -m book.notebooks try chapters/*.ipynb
+
 bench: $(VENV_BENCH)/.bench ## time dlcore against other libraries (BENCH=smoke: a minute, only to see that it runs)
 	$(VENV_BENCH)/bin/python -m benchmarks $(BENCH)
 
@@ -124,4 +150,4 @@ clean: ## remove the built site and caches
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environments
-	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH)
+	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE) .venv-newest .venv-lowest

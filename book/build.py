@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from book import pdf
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 STAMP = BUILD / "inputs.sha256"
@@ -17,10 +20,13 @@ STAMP = BUILD / "inputs.sha256"
 def fingerprint() -> str:
     """Digest of what Sphinx does not watch: settings, table of contents, extension, list of modules."""
     digest = hashlib.sha256(os.environ.get("BOOK_REPOSITORY_URL", "-").encode())
+    digest.update(str(pdf.PDF.exists()).encode())
     digest.update(" ".join(sorted(p.name for p in (ROOT / "dlcore").glob("*.py"))).encode())
     watched = [ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "requirements-book.txt"]
     watched += sorted(
-        p for p in (ROOT / "book").rglob("*") if p.suffix in (".py", ".css", ".svg", ".toml")
+        p
+        for p in (ROOT / "book").rglob("*")
+        if p.suffix in (".py", ".css", ".js", ".json", ".svg", ".toml")
     )
     for path in watched:
         digest.update(path.read_bytes())

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import pkgutil
 import shutil
-import subprocess
 from pathlib import Path
-from urllib.parse import quote, urlsplit
 
-from docutils import nodes
+import nbformat
 
 import dlcore
-from book import ledger
+from book import explorables, launch, ledger, pdf, play, reading
+from book.finish import finish
+from book.reading import API_PAGE, LEDGER_PAGE
 
-HOSTS = ("github.com", "gitlab.com", "bitbucket.org")  # those that the theme knows
-API_PAGE = "chapters/appendix/api"
 API_MARK = "<!-- modules of dlcore -->"
-LEDGER_PAGE = "chapters/appendix/ledger"
 LEDGER_MARK = "<!-- verdicts -->"
 # The order in which data flow; a module that is not named here comes after these.
 API_ORDER = [
@@ -29,69 +25,48 @@ API_ORDER = [
 ]  # fmt: skip
 
 
-def repository_url(address: str) -> str:
-    """Return the page of a repository for what git calls its remote, "" where there is none.
-
-    >>> repository_url("git@github.com:someone/deep-nets.git")
-    'https://github.com/someone/deep-nets'
-    >>> repository_url("https://name:token@gitlab.com/someone/deep-nets")
-    'https://gitlab.com/someone/deep-nets'
-    >>> repository_url("/srv/git/deep-nets")
-    ''
-    """
-    address = address.strip()
-    if "://" not in address and ":" in address:
-        address = "ssh://" + address.replace(":", "/", 1)
-    parts = urlsplit(address)
-    path = parts.path.strip("/").removesuffix(".git")
-    if parts.hostname not in HOSTS or path.count("/") != 1:
-        return ""
-    return f"https://{parts.hostname}/{path}"
-
-
-def find_repository(srcdir: str | Path) -> str:
-    """Ask the environment, then git, for the repository's page; "" where neither knows one."""
-    if "BOOK_REPOSITORY_URL" in os.environ:
-        return repository_url(os.environ["BOOK_REPOSITORY_URL"])
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(srcdir), "remote", "get-url", "origin"],
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        return ""
-    return repository_url(done.stdout)
-
-
 def set_repository(app, config):
     """Fill in the repository's address; without one the theme must not be asked for buttons."""
     options = config.html_theme_options
-    url = find_repository(app.srcdir) or repository_url(options.get("repository_url") or "")
+    url = launch.find_repository(app.srcdir) or launch.repository_url(
+        options.get("repository_url") or ""
+    )
     options["repository_url"] = url
     for button in ("use_repository_button", "use_issues_button", "use_source_button"):
         options[button] = bool(url)
-    if not url.startswith("https://github.com/"):
-        options["launch_buttons"] = {}  # Colab and Kaggle read from GitHub only
 
 
-def add_kaggle(app, pagename, templatename, context, doctree):
-    """Add Kaggle to the launch buttons, which the theme cannot."""
-    options = app.config.html_theme_options
-    launch = [b for b in context.get("header_buttons", []) if b.get("label") == "launch-buttons"]
-    if not launch:
+def add_launch(app, pagename, templatename, context, doctree):
+    """Add launch buttons to the chapters; the theme knows no Kaggle, and no branch beside `main`."""
+    if not (Path(app.srcdir) / f"{pagename}.ipynb").exists():
         return
-    notebook = f"blob/{options.get('repository_branch') or 'main'}/{pagename}.ipynb"
-    source = quote(f"{options['repository_url']}/{notebook}", safe="")
-    launch[0]["buttons"].append(
-        {
-            "type": "link",
-            "text": "Kaggle",
-            "tooltip": "Launch on Kaggle",
-            "icon": "fab fa-kaggle",
-            "url": f"https://kaggle.com/kernels/welcome?src={source}",
-        }
-    )
+    links = launch.buttons(app.config.html_theme_options["repository_url"], pagename)
+    if links:
+        group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons"}
+        context["header_buttons"].append(group | {"tooltip": "Run this chapter", "buttons": links})
+
+
+def add_book(app, pagename, templatename, context, doctree):
+    """Offer the whole book as a PDF beside the downloads of a page, if it has been printed (`make pdf`)."""
+    for group in context.get("header_buttons", []):
+        if group.get("label") == "download-buttons" and pdf.PDF.exists():
+            link = {"type": "link", "text": "Whole book", "tooltip": "Download the book as a PDF"}
+            url = context["pathto"](pdf.NAME, 1)
+            group["buttons"].append(
+                link | {"url": url, "icon": "fas fa-book", "label": "download-book"}
+            )
+
+
+def copy_downloads(app, exception):
+    """Put the printed book into the site, and notebooks that install dlcore where it is missing."""
+    if exception or app.builder.name != "html":
+        return
+    if pdf.PDF.exists():
+        shutil.copy(pdf.PDF, Path(app.outdir) / pdf.NAME)
+    where = launch.source(app.srcdir)
+    for path in Path(app.srcdir).glob("chapters/*.ipynb") if where else ():
+        nb = launch.with_install(nbformat.read(path, as_version=4), where)
+        nbformat.write(nb, Path(app.outdir) / "_sources/chapters" / path.name)
 
 
 def drop_second_thebe(app, pagename, templatename, context, doctree):
@@ -153,28 +128,6 @@ def write_ledger(app, docname, source):
     source[0] = source[0].replace(LEDGER_MARK, ledger.as_markdown())
 
 
-def mark_verdicts(app, doctree):
-    """Make each verdict's output a target, so that the ledger and the text can link to it, and style it."""
-    docname = app.env.docname
-    path = Path(app.srcdir) / f"{docname}.ipynb"
-    if not path.exists():
-        return
-    outputs = [n for n in doctree.findall(nodes.literal_block) if "stdout" not in n["classes"]]
-    labels = app.env.get_domain("std")
-    for record in ledger.verdicts(path):
-        name, start = record["id"], f"{record['id']} {record['verdict']}"
-        block = next(
-            (n for n in outputs if n.astext().startswith((f"{start}:", f"{start} ("))), None
-        )
-        if block is None:
-            raise ValueError(f"{docname}: the page does not show verdict {name}")
-        target = ledger.anchor(name)
-        block["ids"].append(target)
-        block["classes"] += ["verdict", f"verdict-{record['verdict']}"]
-        labels.anonlabels[target] = docname, target
-        labels.labels[target] = docname, target, f"verdict {name}"
-
-
 def write_ledger_json(app, exception):
     """Put the ledger for programs beside its page."""
     if not exception and app.builder.format == "html":
@@ -182,16 +135,31 @@ def write_ledger_json(app, exception):
         (Path(app.outdir) / "ledger.json").write_text(text, "utf-8")
 
 
+def write_explorables(app, exception):
+    """Put the data of all explorables into the site, for programs."""
+    if not exception and app.builder.format == "html":
+        text = explorables.as_json(
+            {name: explorables.read(name) for name in explorables.EXPLORABLES}
+        )
+        (Path(app.outdir) / "_static/explorables.json").write_text(text, "utf-8")
+
+
 def setup(app):
     """Connect the above."""
     app.config.mathjax_path = "mathjax/tex-chtml.js"
     app.add_css_file("book.css")
+    app.add_js_file("book.js", loading_method="defer")
     app.connect("config-inited", set_repository, priority=100)
     app.connect("source-read", write_api)
     app.connect("source-read", write_ledger)
-    app.connect("doctree-read", mark_verdicts)
-    app.connect("html-page-context", add_kaggle, priority=600)
+    app.connect("html-page-context", add_launch, priority=600)
+    app.connect("html-page-context", add_book, priority=600)
     app.connect("html-page-context", drop_second_thebe, priority=900)
+    reading.connect(app)
+    play.connect(app)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_ledger_json)
+    app.connect("build-finished", write_explorables)
+    app.connect("build-finished", copy_downloads)
+    app.connect("build-finished", finish, priority=900)
     return {"version": dlcore.__version__, "parallel_read_safe": True, "parallel_write_safe": True}

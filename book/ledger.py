@@ -33,6 +33,15 @@ def anchor(name: str) -> str:
     return f"verdict-{name.lower()}"
 
 
+def entry(name: str) -> str:
+    """Return the target of a verdict in the ledger's page.
+
+    >>> entry("G1a")
+    'ledger-g1a'
+    """
+    return f"ledger-{name.lower()}"
+
+
 def verdicts(path: Path) -> list[dict[str, Any]]:
     """Return the records that one notebook stores, in order."""
     nb = nbformat.read(path, as_version=4)
@@ -103,20 +112,38 @@ def as_json(version: str) -> str:
 
 def as_markdown() -> str:
     """Return the ledger, a list for each claim, in MyST Markdown: readable on a phone, as a table is not."""
-    found, parts = collect(), []
+    found, parts = collect(), [_counts()]
     for number, chapter in enumerate(claims(), 1):
         mine = [claim for claim in found if claim["chapter"] == chapter]
-        title = chapter.partition("-")[2].replace("-", " ").capitalize()
-        parts.append(f"## {number} {title}\n")
+        parts.append(f"## {number} {_title(chapter)}\n")
         if not mine[0]["written"]:
             parts.append("This chapter is not written yet. Its claims:\n")
             parts += [f"- **{claim['id']}** {claim['claim']}" for claim in mine]
             parts.append("")
             continue
         for claim in mine:
-            parts.append(f"**{claim['id']}** {claim['claim']}\n")
+            parts.append(f":::{{container}} claim\n**{claim['id']}** {claim['claim']}\n")
             parts += _lists(claim["verdicts"]) if claim["verdicts"] else ["No verdict.\n"]
+            parts.append(":::\n")
     return "\n".join(parts)
+
+
+def _title(chapter: str) -> str:
+    return chapter.partition("-")[2].replace("-", " ").capitalize()
+
+
+def _counts() -> str:
+    """Return a table: how many verdicts of each word every chapter has."""
+    words = ("holds", "fails", "depends", "undecided")
+    rows = {}
+    for number, chapter in enumerate(claims(), 1):
+        given = [r["verdict"] for c in collect() if c["chapter"] == chapter for r in c["verdicts"]]
+        if given:
+            rows[f"{number} {_title(chapter)}"] = [given.count(word) for word in words]
+    rows["All"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    lines = [" | ".join(("Chapter", *words)), "|".join(("---", *["--:"] * len(words)))]
+    lines += [" | ".join((name, *map(str, row))) for name, row in rows.items()]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
 def _lists(stored: list[dict[str, Any]]) -> list[str]:
@@ -124,7 +151,9 @@ def _lists(stored: list[dict[str, Any]]) -> list[str]:
     for record in stored:
         link = f"[{record['id']}](#{anchor(record['id'])})"
         where = f"{_text(record['data'])}, {record['seeds']} seeds"
-        lines.append(f"- {link} {_badge(record)}: {_text(record['claim'])} *({where})*")
+        lines.append(
+            f"- {link} {_badge(record, '#' + entry(record['id']))}: {_text(record['claim'])} *({where})*"
+        )
         for name, part in record["parts"].items():
             lines.append(f"  - {_badge(part)} {_text(name)}: {_effect(part)}")
         if not record["parts"]:
@@ -136,8 +165,10 @@ def _text(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("$", "\\$")
 
 
-def _badge(record: dict[str, Any]) -> str:
-    return f"[{record['verdict']}]{{.verdict .verdict-{record['verdict']}}}"
+def _badge(record: dict[str, Any], target: str = "") -> str:
+    return f"[{record['verdict']}]{{{target} .verdict .verdict-{record['verdict']}}}".replace(
+        "{ ", "{"
+    )
 
 
 def _effect(record: dict[str, Any]) -> str:

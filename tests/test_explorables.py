@@ -1,4 +1,4 @@
-"""The data of the explorables: small, complete, and what the optimizers' equations say."""
+"""The data of the explorables: small, complete, what dlcore computes, and what the equations say."""
 
 import json
 
@@ -11,11 +11,90 @@ from book import explorables
 
 @pytest.fixture(scope="module")
 def data():
-    return json.loads(explorables.as_json())
+    return explorables.read("optimizer-paths")
 
 
-def test_the_file_is_small():
-    assert 20_000 < len(explorables.as_json().encode()) <= 100_000
+@pytest.mark.parametrize("name", explorables.EXPLORABLES)
+def test_files_are_small_and_in_normal_form(name):
+    text = (explorables.FOLDER / f"{name}.json").read_text("utf-8")
+    assert 1_000 < len(text.encode()) <= 100_000
+    assert explorables.as_json(json.loads(text)) == text
+
+
+def same(stored, fresh, digits):
+    """Numbers agree but for rounding, everything else to the letter."""
+    if isinstance(stored, dict):
+        assert stored.keys() == fresh.keys()
+        for key in stored:
+            same(stored[key], fresh[key], digits)
+    elif isinstance(stored, list) and stored and not isinstance(stored[0], dict | list | str):
+        np.testing.assert_allclose(fresh, stored, atol=digits, rtol=digits)
+    elif isinstance(stored, list):
+        assert len(stored) == len(fresh)
+        for old, new in zip(stored, fresh, strict=True):
+            same(old, new, digits)
+    elif isinstance(stored, float):
+        assert fresh == pytest.approx(stored, abs=digits, rel=digits)
+    else:
+        assert stored == fresh
+
+
+@pytest.mark.parametrize("name", ["optimizer-paths", "momentum"])
+def test_paths_are_what_dlcore_computes(name):
+    same(explorables.read(name), json.loads(json.dumps(explorables.EXPLORABLES[name]())), 2e-3)
+
+
+@pytest.mark.parametrize(("unit", "depth", "scale"), [("tanh", 10, 2.0), ("ReLU", 5, 0.5)])
+def test_gradient_flow_is_what_dlcore_computes(unit, depth, scale):
+    stored = explorables.read("gradient-flow")
+    assert len(stored["nets"]) == 3 * 4 * 11
+    (net,) = (
+        n for n in stored["nets"] if (n["unit"], n["depth"], n["scale"]) == (unit, depth, scale)
+    )
+    fresh = {"unit": unit, "depth": depth, "scale": scale} | explorables.flow(unit, depth, scale)
+    same(net, fresh, 0.011)
+
+
+@pytest.mark.slow
+def test_learning_rates_are_what_dlcore_computes():
+    """Training is chaotic: another processor gives single nets other accuracies, and about the same mean."""
+    stored = explorables.read("learning-rates")
+    assert np.shape(stored["accuracy"]) == (5, 17, 10)
+    method = stored["methods"].index("ReLU, He")
+    fresh = explorables.accuracies("ReLU, He", explorables.METHOD_RATES[4:9:2], range(3))
+    due = np.array(stored["accuracy"][method])[4:9:2, :3]
+    np.testing.assert_allclose(np.mean(fresh, axis=1), due.mean(axis=1), atol=3)
+
+
+@pytest.mark.slow
+def test_dropout_is_what_dlcore_computes():
+    stored = explorables.read("dropout")
+    assert np.shape(stored["train"]) == np.shape(stored["valid"]) == (3, 8, 8)
+    train, valid = explorables.dropped(250, [0.0, 0.5], range(2))
+    for part, fresh in (("train", train), ("valid", valid)):
+        due = np.array(stored[part][0])[[0, 5], :2]
+        np.testing.assert_allclose(np.mean(fresh, axis=1), due.mean(axis=1), atol=3)
+
+
+def test_more_dropout_narrows_the_gap():
+    stored = explorables.read("dropout")
+    gap = np.mean(stored["train"], axis=-1) - np.mean(stored["valid"], axis=-1)
+    assert (gap[:, -1] < gap[:, 0]).all()
+
+
+def test_every_position_of_momentums_controls_has_a_path():
+    stored = explorables.read("momentum")
+    for surface in stored["surfaces"]:
+        assert len(surface["paths"]) == len(stored["momenta"]) * len(stored["factors"])
+        rates = [p["rate"] for p in surface["paths"][:5]]
+        np.testing.assert_allclose(np.array(rates) / surface["best"], stored["factors"], rtol=0.01)
+    ravine, rate = stored["surfaces"][0], stored["surfaces"][0]["paths"][0]["rate"]
+    points = np.array(ravine["paths"][0]["points"])  # momentum 0: gradient descent, in closed form
+    due = (
+        np.array(ravine["start"])
+        * (1 - rate * np.array([1.0, 50.0])) ** np.arange(len(points))[:, None]
+    )
+    np.testing.assert_allclose(points, due, rtol=1e-3, atol=1e-6)
 
 
 def test_every_surface_has_every_optimizer_at_every_factor(data):

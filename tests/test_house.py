@@ -85,7 +85,9 @@ def test_table_of_contents_has_every_chapter():
     present = [
         p for pattern in ("*.ipynb", "appendix/*.md") for p in (ROOT / "chapters").glob(pattern)
     ]
-    expected = {"intro"} | {p.relative_to(ROOT).with_suffix("").as_posix() for p in present}
+    expected = {"intro", "genindex"} | {
+        p.relative_to(ROOT).with_suffix("").as_posix() for p in present
+    }
     assert set(listed) == expected
 
 
@@ -237,18 +239,20 @@ def test_api_page_and_launch_buttons(tmp_path):
     assert {m for m in modules if f'id="module-dlcore.{m}"' in page} == modules
     page = (folder / "_build/html/chapters/sample.html").read_text(encoding="utf-8")
     assert (
-        'href="https://colab.research.google.com/github/someone/nets/blob/main/chapters/sample.ipynb"'
+        'href="https://colab.research.google.com/github/someone/nets/blob/notebooks/chapters/sample.ipynb"'
         in page
     )
     assert 'id="verdict-g1"' in page
     assert (folder / "_build/html/ledger.json").exists()
-    notebook = "https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fmain%2Fchapters%2Fsample.ipynb"
+    notebook = (
+        "https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fnotebooks%2Fchapters%2Fsample.ipynb"
+    )
     assert f"https://kaggle.com/kernels/welcome?src={notebook}" in page
 
 
 def test_repository_comes_from_the_environment_or_git(tmp_path, monkeypatch):
     pytest.importorskip("jupyter_book")
-    from book.extension import find_repository
+    from book.launch import find_repository
 
     monkeypatch.setenv("BOOK_REPOSITORY_URL", "https://github.com/someone/nets/")
     assert find_repository(tmp_path) == "https://github.com/someone/nets"

@@ -1,0 +1,157 @@
+"""Ways out of the page: where the repository is, launch buttons, and notebooks that run in the cloud.
+
+The notebooks in ``chapters/`` hold no address. ``python -m book.launch FOLDER`` writes copies with one cell
+more, which installs ``dlcore`` where it is missing: they are the branch ``notebooks`` of the repository, to
+which the buttons lead, and the downloads of the site.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import nbformat
+from nbformat.v4 import new_code_cell
+
+import dlcore
+
+ROOT = Path(__file__).resolve().parent.parent
+HOSTS = ("github.com", "gitlab.com", "bitbucket.org")  # those that the theme knows
+BRANCH = "notebooks"
+CELL_ID = "install-dlcore"
+# Runs on Colab, Kaggle, Binder and elsewhere; imports nothing that is not in Python itself.
+CELL = """\
+# Install dlcore, the book's package, unless it is here already (on Colab and Kaggle it is not).
+import importlib.util
+import shutil
+
+if importlib.util.find_spec("dlcore") is None:
+    %pip install --quiet "dlcore @ {source}"
+    if shutil.which("nvidia-smi") and importlib.util.find_spec("cupy") is None:
+        version = !nvidia-smi | grep -o "CUDA Version: [0-9]*"
+        kind = "cuda13x" if version and version[0][-2:] >= "13" else "cuda12x"
+        %pip install --quiet cupy-{{kind}}
+"""
+
+
+def repository_url(address: str) -> str:
+    """Return the page of a repository for what git calls its remote, "" where there is none.
+
+    >>> repository_url("git@github.com:someone/deep-nets.git")
+    'https://github.com/someone/deep-nets'
+    >>> repository_url("https://name:token@gitlab.com/someone/deep-nets")
+    'https://gitlab.com/someone/deep-nets'
+    >>> repository_url("/srv/git/deep-nets")
+    ''
+    """
+    address = address.strip()
+    if "://" not in address and ":" in address:
+        address = "ssh://" + address.replace(":", "/", 1)
+    parts = urlsplit(address)
+    path = parts.path.strip("/").removesuffix(".git")
+    if parts.hostname not in HOSTS or path.count("/") != 1:
+        return ""
+    return f"https://{parts.hostname}/{path}"
+
+
+def find_repository(srcdir: str | Path) -> str:
+    """Ask the environment, then git, for the repository's page; "" where neither knows one."""
+    if "BOOK_REPOSITORY_URL" in os.environ:
+        return repository_url(os.environ["BOOK_REPOSITORY_URL"])
+    return repository_url(git(srcdir, "remote", "get-url", "origin"))
+
+
+def git(folder: str | Path, *command: str) -> str:
+    """Return what git prints, "" where there is no git, no repository or an error."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def revision(folder: str | Path) -> str:
+    """Return what names this version of the book to git: its tag if it has one, else its commit."""
+    tag = f"v{dlcore.__version__}"
+    if tag in git(folder, "tag", "--points-at", "HEAD").split():
+        return tag
+    return git(folder, "rev-parse", "HEAD") or "main"
+
+
+def source(folder: str | Path) -> str:
+    """Return what pip installs dlcore from: the repository at the book's version, "" if it is unknown."""
+    url = find_repository(folder)
+    return f"git+{url}@{revision(folder)}" if url else ""
+
+
+def with_install(nb: nbformat.NotebookNode, where: str) -> nbformat.NotebookNode:
+    """Return a notebook with a first code cell that installs dlcore from ``where`` if it is missing.
+
+    It stands after the title and opening text, and before the first cell of the chapter.
+    """
+    cell = new_code_cell(CELL.format(source=where).rstrip(), id=CELL_ID)
+    first = next(i for i, c in enumerate(nb.cells) if c.cell_type == "code")
+    return nbformat.from_dict({**nb, "cells": [*nb.cells[:first], cell, *nb.cells[first:]]})
+
+
+def buttons(url: str, page: str) -> list[dict[str, str]]:
+    """Return the launch buttons of a chapter, none for a repository that is not on GitHub.
+
+    >>> [b["text"] for b in buttons("https://github.com/someone/nets", "chapters/01-gradients")]
+    ['Colab', 'Kaggle', 'Binder']
+    """
+    if not url.startswith("https://github.com/"):
+        return []
+    name, file = url.removeprefix("https://github.com/"), f"{page}.ipynb"
+    on_github = quote(f"{url}/blob/{BRANCH}/{file}", safe="")
+    places = {
+        "Colab": (
+            f"https://colab.research.google.com/github/{name}/blob/{BRANCH}/{file}",
+            "fas fa-cloud",
+        ),
+        "Kaggle": (f"https://kaggle.com/kernels/welcome?src={on_github}", "fab fa-kaggle"),
+        "Binder": (
+            f"https://mybinder.org/v2/gh/{name}/{BRANCH}?urlpath=lab/tree/{file}",
+            "fas fa-flask",
+        ),
+    }
+    return [
+        {"type": "link", "text": text, "tooltip": f"Run on {text}", "icon": icon, "url": address}
+        for text, (address, icon) in places.items()
+    ]
+
+
+def write(folder: Path, where: str) -> None:
+    """Write the branch ``notebooks``: the chapters, what Binder needs, and nothing else."""
+    (folder / "chapters").mkdir(parents=True, exist_ok=True)
+    for path in sorted((ROOT / "chapters").glob("*.ipynb")):
+        nb = with_install(nbformat.read(path, as_version=4), where)
+        nbformat.write(nb, folder / "chapters" / path.name)
+    shutil.copytree(ROOT / "binder", folder / "binder", dirs_exist_ok=True)
+    requirements = folder / "binder/requirements.txt"
+    requirements.write_text(requirements.read_text("utf-8") + f"dlcore @ {where}\n", "utf-8")
+    for name in ("LICENSE", "LICENSE-text"):
+        shutil.copy(ROOT / name, folder / name)
+    readme = (
+        f"The chapters of *Training Deep Neural Nets*, to be run elsewhere. Made from {where}.\n"
+    )
+    (folder / "README.md").write_text(readme, "utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: the folder to write; BOOK_DLCORE_SOURCE names another place to install dlcore from."""
+    (folder,) = sys.argv[1:] if arguments is None else arguments
+    where = os.environ.get("BOOK_DLCORE_SOURCE") or source(ROOT)
+    if not where:
+        print("The repository's address is not known: set BOOK_REPOSITORY_URL.", file=sys.stderr)
+        return 1
+    write(Path(folder), where)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

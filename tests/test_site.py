@@ -1,0 +1,119 @@
+"""Repairs of built pages, previews, and what the extension reads in the text."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupyter_book")
+from bs4 import BeautifulSoup
+
+from book import finish, reading
+from book.play import PICTURES, picture
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+PARAMETERS = ['<em class="sig-param">a</em>,', '<em class="sig-param">b</em>']
+EMPTY, FULL = '<th class="head"><p></p></th>', '<th class="head"><p>x</p></th>'
+DEFINITIONS = "<dl>\n<dt>term</dt><dd>text</dd>\n</dl>"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            '<table style="width: 100%" class="indextable x">',
+            '<table role="presentation" class="indextable x">',
+        ),
+        (
+            "<dl>\n" + "".join(f"<dd>{p}</dd>\n" for p in PARAMETERS) + "</dl>",
+            '<span class="sig-lines">'
+            + "".join(f'<span class="sig-line">{p}</span>\n' for p in PARAMETERS)
+            + "</span>",
+        ),
+        (EMPTY + FULL, "<td></td>" + FULL),
+        ('<div class="citation" role="doc-biblioentry">', '<div class="citation">'),
+        (DEFINITIONS, DEFINITIONS),
+    ],
+    ids=["index", "signature", "header", "citation", "definitions"],
+)
+def test_repairs(before, after):
+    for wrong, right in finish.REPAIRS:
+        before = wrong.sub(right, before)
+    assert before == after
+
+
+def page(tmp_path, name, text):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"<html><body><article>{text}</article></body></html>")
+    return finish.Page(tmp_path, path)
+
+
+def test_previews_show_what_links_lead_to(tmp_path):
+    figure = (
+        '<figure id="fig"><img alt="A." src="../_images/a.png"/><figcaption>C</figcaption></figure>'
+    )
+    there = page(tmp_path, "chapters/one.html", figure + '<div class="math" id="eq">\\(a\\)</div>')
+    links = [
+        "chapters/one.html#fig",
+        "chapters/one.html#eq",
+        "chapters/one.html#none",
+        "gone.html#fig",
+    ]
+    here = page(
+        tmp_path,
+        "intro.html",
+        "".join(f'<a class="reference internal" href="{u}">x</a>' for u in links),
+    )
+    pages = {p.name: p for p in (here, there)}
+    found = BeautifulSoup(finish.previews(here, pages), "html.parser")
+    assert [e["data-for"] for e in found.find_all(attrs={"data-for": True})] == links[:2]
+    assert found.find("img")["src"] == "_images/a.png"
+    assert not found.find_all(id=True)
+
+
+def test_what_is_too_long_has_no_preview(tmp_path):
+    text = "x" * (finish.LONGEST + 1)
+    here = page(
+        tmp_path,
+        "a.html",
+        f'<a class="reference internal" href="#b">b</a><div class="math" id="b">{text}</div>',
+    )
+    assert finish.previews(here, {"a.html": here}) == ""
+
+
+def test_links_to_api_entries_that_are_missing_go(tmp_path):
+    api = page(tmp_path, "api.html", '<dt id="dlcore.fit"></dt>')
+    back = '<a class="viewcode-back" href="../api.html#{}">[docs]</a>'
+    text = back.format("dlcore.fit") + back.format("dlcore.gone")
+    assert finish.drop_dead_links(text, "_modules/x.html", {"api.html": api}) == back.format(
+        "dlcore.fit"
+    )
+
+
+def test_the_glossarys_terms_are_read():
+    text = (ROOT / "chapters/appendix/glossary.md").read_text("utf-8")
+    found = reading.terms(text)
+    assert {"batch", "fan-in", "fan-out", "lower layer", "saturated unit", "replica"} <= set(found)
+    pattern = reading._term_pattern(tuple(found))
+    assert [m[1] for m in pattern.finditer("Two saturated units, a batch, batch norm, batch-size")] == [
+        "saturated unit", "batch",
+    ]  # fmt: skip
+    assert pattern.search("initialization")
+    assert not pattern.search("a claim and its effect")
+
+
+def test_every_explorable_has_a_static_picture(tmp_path):
+    for name in PICTURES:
+        path = tmp_path / f"{name}.png"
+        picture(name).savefig(path, dpi=60)
+        assert path.stat().st_size > 3000
+
+
+def test_every_chapter_opens_with_what_it_needs():
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        text = path.read_text("utf-8")
+        for start in reading.OPENING:
+            assert re.search(rf"- \*\*{start}\*\*", text), (path.name, start)
