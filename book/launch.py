@@ -30,7 +30,7 @@ import importlib.util
 import shutil
 
 if importlib.util.find_spec("dlcore") is None:
-    %pip install --quiet "dlcore @ {source}"
+    %pip install --quiet "{source}"
     if shutil.which("nvidia-smi") and importlib.util.find_spec("cupy") is None:
         version = !nvidia-smi | grep -o "CUDA Version: [0-9]*"
         kind = "cuda13x" if version and version[0][-2:] >= "13" else "cuda12x"
@@ -133,7 +133,7 @@ def write(folder: Path, where: str) -> None:
         nbformat.write(nb, folder / "chapters" / path.name)
     shutil.copytree(ROOT / "binder", folder / "binder", dirs_exist_ok=True)
     requirements = folder / "binder/requirements.txt"
-    requirements.write_text(requirements.read_text("utf-8") + f"dlcore @ {where}\n", "utf-8")
+    requirements.write_text(requirements.read_text("utf-8") + f"{where}\n", "utf-8")
     for name in ("LICENSE", "LICENSE-text"):
         shutil.copy(ROOT / name, folder / name)
     readme = (

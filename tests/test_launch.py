@@ -61,7 +61,7 @@ def test_nothing_is_installed_where_dlcore_is(cell, monkeypatch):
 
 
 def test_dlcore_comes_from_the_repository_at_the_books_version(cell, monkeypatch):
-    assert run(cell, monkeypatch, {"dlcore"}) == [f'pip install --quiet "dlcore @ {WHERE}"']
+    assert run(cell, monkeypatch, {"dlcore"}) == [f'pip install --quiet "{WHERE}"']
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_branch_holds_every_chapter_and_what_binder_needs(tmp_path):
             c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"
         )
         assert WHERE in "".join(first["source"])
-    assert f"dlcore @ {WHERE}" in (tmp_path / "binder/requirements.txt").read_text("utf-8")
+    assert WHERE in (tmp_path / "binder/requirements.txt").read_text("utf-8")
 
 
 def test_without_an_address_nothing_is_written(tmp_path, monkeypatch, capsys):
