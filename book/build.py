@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 STAMP = BUILD / "inputs.sha256"
 
-# Jupyter Book's own has no title, no language and no icon, for which browsers then ask the server's root.
+# Jupyter Book's own has no title, no language and no icon; browsers then ask the root of the server for one.
 INDEX = """<!DOCTYPE html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
     <title>Training Deep Neural Nets</title>
-    <link rel="icon" href="_static/favicon.svg">
+    <link rel="icon" href="data:,">
     <meta http-equiv="refresh" content="0; url=intro.html">
   </head>
   <body><main><h1><a href="intro.html">Training Deep Neural Nets</a></h1></main></body>
