@@ -118,12 +118,13 @@ test-launch: $(VENV)/.book ## run a chapter as Colab would: a fresh environment,
 	MAKER=$(abspath $(BIN))/python PYTHON=$(PYTHON) tests/launch_from_scratch.sh
 
 # In environments of their own, at quick size: with the newest releases, and with the lowest that pyproject.toml allows.
+# Old releases deprecate what newer ones of others do (matplotlib 3.8 with today's pyparsing): no error here.
 newest: RESOLUTION = highest
 lowest: RESOLUTION = lowest-direct
 newest lowest: $(VENV)/.test ## tests and chapters with the newest releases (lowest: the lowest allowed)
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$@
 	$(BIN)/uv pip install --quiet --python .venv-$@/bin/python --resolution $(RESOLUTION) --editable '.[test]'
-	.venv-$@/bin/python -m pytest -q -m 'not slow' tests
+	.venv-$@/bin/python -m pytest -q -m 'not slow' -W default::DeprecationWarning tests
 	DLCORE_SIZE=quick .venv-$@/bin/python -m book.notebooks try chapters/*.ipynb
 
 bench: $(VENV_BENCH)/.bench ## time dlcore against other libraries (BENCH=smoke: a minute, only to see that it runs)
