@@ -33,7 +33,9 @@ def for_paper(text: str) -> str:
     >>> for_paper('a<li class="toctree-l1"><a href="#document-genindex">Index</a></li>b')
     'ab'
     """
-    text = re.sub(r'<span id="document-genindex"></span><section\b.*?</section>', "", text, flags=re.S)
+    text = re.sub(
+        r'<span id="document-genindex"></span><section\b.*?</section>', "", text, flags=re.S
+    )
     text = re.sub(r'<li\b[^>]*><a\b[^>]*href="#document-genindex">[^<]*</a></li>', "", text)
     shown = r'(<p class="collapsed admonition-title">)Show the (\w+)'
     return re.sub(shown, lambda m: m[1] + m[2].capitalize(), text)

@@ -201,9 +201,9 @@ def _badges(app, doctree):
 
 
 def style_badges(app, doctree, docname):
-    """Give each badge its verdict's colour: Sphinx makes the link's text anew, so not before links are resolved."""
+    """Give each badge its verdict's colour, once links are resolved: Sphinx makes their text anew."""
     for link in doctree.findall(nodes.reference):
-        target = link.get("refid") or link.get("refuri", "").partition("#")[2]
+        target = link.get("refid") or link.get("refuri", "").rpartition("#")[2]
         said = ledger.WORDS & set(re.findall(r"[a-z]+", link.astext().lower()))
         if target.startswith("ledger-") and len(said) == 1:
             link["classes"] += ["verdict", f"verdict-{said.pop()}"]
