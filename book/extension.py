@@ -117,6 +117,16 @@ def write_api(app, docname, source):
     source[0] = source[0].replace(API_MARK, "\n".join(sections))
 
 
+def mend_docstring(app, what, name, obj, options, lines):
+    """Let a minus sign stand before a literal: reStructuredText asks for a space or punctuation there."""
+    lines[:] = [line.replace("−``", "−\\ ``") for line in lines]
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """Leave out the fields of named tuples, whose docstring says no more than their number."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else None
+
+
 def write_ledger(app, docname, source):
     """Fill the ledger with the verdicts that the chapters store; it is read anew when one of them changes."""
     if docname != LEDGER_PAGE:
@@ -151,6 +161,8 @@ def setup(app):
     app.add_js_file("book.js", loading_method="defer")
     app.connect("config-inited", set_repository, priority=100)
     app.connect("source-read", write_api)
+    app.connect("autodoc-process-docstring", mend_docstring)
+    app.connect("autodoc-skip-member", skip_fields)
     app.connect("source-read", write_ledger)
     app.connect("html-page-context", add_launch, priority=600)
     app.connect("html-page-context", add_book, priority=600)

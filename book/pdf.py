@@ -25,6 +25,22 @@ def only_links_that_last(text: str) -> str:
     return re.sub(r'(<a\b[^>]*?)\s*href="(?!#|https://)[^"]*"', r"\1", text)
 
 
+def for_paper(text: str) -> str:
+    """Leave out the index, which Sphinx leaves empty here, and name what is unfolded anyway.
+
+    >>> for_paper('<p class="collapsed admonition-title">Show the solution</p>')
+    '<p class="collapsed admonition-title">Solution</p>'
+    >>> for_paper('a<li class="toctree-l1"><a href="#document-genindex">Index</a></li>b')
+    'ab'
+    """
+    text = re.sub(
+        r'<span id="document-genindex"></span><section\b.*?</section>', "", text, flags=re.S
+    )
+    text = re.sub(r'<li\b[^>]*><a\b[^>]*href="#document-genindex">[^<]*</a></li>', "", text)
+    shown = r'(<p class="collapsed admonition-title">)Show the (\w+)'
+    return re.sub(shown, lambda m: m[1] + m[2].capitalize(), text)
+
+
 def main() -> int:
     """Build and print; return 0 only if there was no warning."""
     browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
@@ -49,7 +65,7 @@ def main() -> int:
         return 1
     PDF.parent.mkdir(parents=True, exist_ok=True)
     page = ROOT / "_build/singlehtml/intro.html"
-    page.write_text(only_links_that_last(page.read_text("utf-8")), "utf-8")
+    page.write_text(for_paper(only_links_that_last(page.read_text("utf-8"))), "utf-8")
     printed = subprocess.run(
         [
             browser,

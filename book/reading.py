@@ -198,9 +198,15 @@ def _badges(app, doctree):
         target = link.get("reftarget") or ""
         if target.startswith("verdict-"):
             link["reftarget"] = f"ledger-{target.removeprefix('verdict-')}"
-            said = ledger.WORDS & set(re.findall(r"[a-z]+", link.astext().lower()))
-            kind = [f"verdict-{word}" for word in said] if len(said) == 1 else []
-            link.children[0]["classes"] += ["verdict", *kind]
+
+
+def style_badges(app, doctree, docname):
+    """Give each badge its verdict's colour, once links are resolved: Sphinx makes their text anew."""
+    for link in doctree.findall(nodes.reference):
+        target = link.get("refid") or link.get("refuri", "").rpartition("#")[2]
+        said = ledger.WORDS & set(re.findall(r"[a-z]+", link.astext().lower()))
+        if target.startswith("ledger-") and len(said) == 1:
+            link["classes"] += ["verdict", f"verdict-{said.pop()}"]
 
 
 def forget_modules(app, env):
@@ -348,6 +354,7 @@ def connect(app):
     for reader in (mark_terms, mark_verdicts, mark_ledger, mark_openings, link_terms):
         app.connect("doctree-read", reader)
     app.connect("doctree-resolved", resolve_figures)
+    app.connect("doctree-resolved", style_badges)
     app.connect("env-updated", forget_modules, priority=900)
     app.connect("html-page-context", link_code)
     app.connect("html-page-context", add_date, priority=600)

@@ -247,7 +247,7 @@
           line(svg, place, data.rates, curve, { stroke: COLORS[i], "stroke-dasharray": DASHES[i] });
           rows.forEach((row, k) => row.forEach((v) => dots(svg, place, [data.rates[k]], [v], COLORS[i], 2)));
           dots(svg, place, [data.rates[rate()]], [curve[rate()]], COLORS[i], 7);
-          draw(svg, "text", { class: "direct", x: place.x(data.rates[1]), y: place.y(curve[1]) + (i ? 24 : -12) },
+          draw(svg, "text", { class: "direct", x: place.x(data.rates[1]), y: place.y(curve[1]) + (i || curve[1] > 90 ? 24 : -12) },
             ["training", "validation"][i]);
           return curve[rate()];
         });
