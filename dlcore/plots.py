@@ -39,7 +39,7 @@ def mean_band(values: Any, level: float = 0.95) -> tuple[Any, Any, Any]:
     n = _with_dims("values", values, "seed").sizes["seed"]
     checks.real("level", level, 0, 1, "()")
     mean = values.mean("seed")
-    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std("seed", ddof=1) / np.sqrt(n)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std("seed", ddof=min(n - 1, 1)) / np.sqrt(n)
     return mean, mean - half, mean + half
 
 

@@ -372,7 +372,7 @@ xp.add(a, b, out=c, dtype=xp.float32); xp.matmul(a, b, out=c); xp.einsum('ij->i'
 backend.xp.random.default_rng(0).random((2, 3), dtype=xp.float32)
 xp.pad(a, 1, mode="constant", constant_values=0); xp.where(a, b, c); xp.stack([a, b], axis=-1)
 xp.cuda.get_current_stream().synchronize(); xp.take(*parts, axis=-1); other.vecdot(a, b)
-x.var(axis=-1, ddof=1, keepdims=True); np.add(a, b, where=m); x.reshape(2, -1, copy=False)
+x.var(axis=-1, ddof=1, keepdims=True); np.add(a, b, where=m); x.reshape(2, -1, order="C")
 """
     assert name_problems(source) == []
     assert method_problems(source) == []
