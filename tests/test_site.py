@@ -2,13 +2,15 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("jupyter_book")
 from bs4 import BeautifulSoup
+from docutils import nodes
 
-from book import finish, reading
+from book import finish, ledger, reading
 from book.play import PICTURES, picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,3 +119,20 @@ def test_every_chapter_opens_with_what_it_needs():
         text = path.read_text("utf-8")
         for start in reading.OPENING:
             assert re.search(rf"- \*\*{start}\*\*", text), (path.name, start)
+
+
+def test_a_page_that_does_not_show_a_verdict_is_refused():
+    """An output that a page lost would leave its badge and its entry in the ledger without a target."""
+    path = sorted((ROOT / "chapters").glob("0*.ipynb"))[0]
+    first = ledger.verdicts(path)[0]["id"]
+    docname = path.relative_to(ROOT).with_suffix("").as_posix()
+    labels = SimpleNamespace(anonlabels={}, labels={})
+    env = SimpleNamespace(docname=docname, found_docs=set(), get_domain=lambda name: labels)
+    app = SimpleNamespace(env=env, srcdir=str(ROOT))
+    with pytest.raises(ValueError, match=f"does not show verdict {first}$"):
+        reading.mark_verdicts(app, nodes.document(None, None))
+    shown = nodes.document(None, None)
+    for record in ledger.verdicts(path):
+        shown += nodes.literal_block("", f"{record['id']} {record['verdict']}: an effect")
+    reading.mark_verdicts(app, shown)
+    assert {ledger.anchor(r["id"]) for r in ledger.verdicts(path)} == labels.labels.keys()
