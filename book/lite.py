@@ -1,0 +1,320 @@
+"""The book in the browser: a JupyterLite with all chapters and dlcore, under ``lite/`` of the site.
+
+``make lite`` builds it in ``_build/lite``; the next ``make book`` takes it along, with a button on each
+chapter, unless a chapter or dlcore has changed since. Python for browsers (Pyodide) is loaded when the
+button has been pressed: from its public address, or from the site if ``PYODIDE`` named a copy.
+
+``lite/pyodide.json`` says which release it is and holds the SHA-256 of its first files;
+``lite/pyodide-lock.json`` is the part of the release's own lock that the chapters need, and what Pyodide
+compares its packages with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = ROOT / "lite"
+BUILD = ROOT / "_build/lite"
+SITE, MADE = BUILD / "site", BUILD / "made.json"
+LOCK = "pyodide-lock.json"
+KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
+CELL_ID = "in-the-browser"
+CELL = """\
+# In the browser: install dlcore, the book's package, and make the experiments small. Run this cell first, and again
+# after a restart. What it loads, about {megabytes} MB with Python itself, the browser keeps for the next time.
+%pip install -q dlcore in_browser
+import in_browser
+
+in_browser.start()
+"""
+# Wheels made of lite/modules. JupyterLite's kernel asks for ssl and sqlite3; no chapter needs those 2.6 MB.
+STAND_INS = (
+    ("in_browser", "1.0", "Gets a chapter ready in a browser"),
+    ("safetensors", "0.4.3", "Stands for the package, which is compiled and not there for browsers"),
+    ("sqlite3", "1.0", "Stands for the module, which IPython imports for its history"),
+    ("ssl", "1.0", "Nothing: it only says that the module is not wanted"),
+)
+# Files of JupyterLite that a notebook loads, packed, in bytes: browser/test_lite.py measures the sum of all.
+APP = 4_000_000
+
+
+class LiteError(Exception):
+    """What keeps the JupyterLite from being built, in words for the one who builds it."""
+
+
+# --------------------------------------------------------------------------------------------------
+# Pyodide
+
+
+def release() -> dict[str, Any]:
+    """Return which release of Pyodide the site uses."""
+    return json.loads((SETTINGS / "pyodide.json").read_text("utf-8"))
+
+
+def lock() -> dict[str, Any]:
+    """Return the lock of the packages that the chapters need."""
+    return json.loads((SETTINGS / LOCK).read_text("utf-8"))
+
+
+def expected() -> dict[str, str]:
+    """Return the SHA-256 of each file of a copy of Pyodide, by name."""
+    first = {name: entry["sha256"] for name, entry in release()["files"].items()}
+    return first | {p["file_name"]: p["sha256"] for p in lock()["packages"].values()}
+
+
+def take(source: Path, target: Path) -> None:
+    """Copy Pyodide from a folder or an archive, each file checked; raises LiteError naming those that fail."""
+    target.mkdir(parents=True, exist_ok=True)
+    wrong = []
+    with _opened(source) as read:
+        for name, due in expected().items():
+            content = read(name)
+            if content is None:
+                wrong.append(f"{name}: is missing")
+            elif (found := hashlib.sha256(content).hexdigest()) != due:
+                wrong.append(f"{name}: its SHA-256 is {found}, Pyodide's lock says {due}")
+            else:
+                (target / name).write_bytes(content)
+    if wrong:
+        about = f"{source} is no copy of Pyodide {release()['version']} (the full distribution):"
+        raise LiteError("\n".join([about, *wrong]))
+
+
+class _opened:
+    """A folder or a tar archive, read by the names of files, whatever folder inside holds them."""
+
+    def __init__(self, source: Path) -> None:
+        if not source.exists():
+            raise LiteError(f"PYODIDE: there is no {source}")
+        self.source = source
+
+    def __enter__(self) -> Callable[[str], bytes | None]:
+        if self.source.is_dir():
+            files = {p.name: p for p in sorted(self.source.rglob("*"), reverse=True)}
+            return lambda name: files[name].read_bytes() if name in files else None
+        try:
+            self.archive = tarfile.open(self.source)
+        except tarfile.ReadError:
+            raise LiteError(f"PYODIDE: {self.source} is neither a folder nor a tar archive") from None
+        members = {Path(m.name).name: m for m in self.archive.getmembers() if m.isfile()}
+        return lambda name: self.archive.extractfile(members[name]).read() if name in members else None  # type: ignore[union-attr]
+
+    def __exit__(self, *error: object) -> None:
+        if not self.source.is_dir():
+            self.archive.close()
+
+
+# --------------------------------------------------------------------------------------------------
+# Wheels
+
+
+def wheel(folder: Path, name: str, version: str, files: dict[str, bytes], about: str) -> Path:
+    """Write a wheel in plain Python, the same bytes each time."""
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    inside = dict(files)
+    inside[f"{info}/METADATA"] = (
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: {about}\n".encode()
+    )
+    inside[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: book\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    rows = [f"{path},{_record(content)}\n" for path, content in inside.items()]
+    inside[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"]).encode()
+    path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name_inside, content in inside.items():
+            archive.writestr(zipfile.ZipInfo(name_inside, (2020, 1, 1, 0, 0, 0)), content)
+    return path
+
+
+def _record(content: bytes) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    return f"sha256={digest},{len(content)}"
+
+
+def write_wheels(folder: Path) -> None:
+    """Write dlcore's wheel from this tree, and those that stand for what browsers lack."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    own = SETTINGS / "modules"
+    for name, version, about in STAND_INS:
+        files = (p for p in sorted(own.rglob("*.py")) if p.relative_to(own).parts[0].startswith(name))
+        inside = {p.relative_to(own).as_posix(): p.read_bytes() for p in files}
+        wheel(folder, name, version, inside, about)
+
+
+# --------------------------------------------------------------------------------------------------
+# Notebooks
+
+
+def with_start(nb: Any, megabytes: int) -> Any:
+    """Return a notebook whose first code cell installs dlcore by piplite; outputs stay as stored."""
+    import nbformat
+    from nbformat.v4 import new_code_cell
+
+    cell = new_code_cell(CELL.format(megabytes=megabytes).rstrip(), id=CELL_ID)
+    first = next(i for i, c in enumerate(nb.cells) if c.cell_type == "code")
+    made = nbformat.from_dict({**nb, "cells": [*nb.cells[:first], cell, *nb.cells[first:]]})
+    kernel = {"name": "python", "display_name": "Python (Pyodide)", "language": "python"}
+    made.metadata.kernelspec = kernel
+    return made
+
+
+def write_notebooks(folder: Path, megabytes: int) -> None:
+    """Write all chapters, with one cell more."""
+    import nbformat
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in chapters():
+        nb = with_start(nbformat.read(path, as_version=4), megabytes)
+        nbformat.write(nb, folder / path.name)
+
+
+def chapters() -> list[Path]:
+    """Return the notebooks of the book."""
+    return sorted((ROOT / "chapters").glob("*.ipynb"))
+
+
+# --------------------------------------------------------------------------------------------------
+# JupyterLite
+
+
+def settings(local: bool) -> dict[str, Any]:
+    """Return JupyterLite's configuration: which Python, which wheels, and no other place to ask."""
+    kernel = {
+        "pyodideUrl": f"{'./static/pyodide/' if local else release()['address']}pyodide.js",
+        "disablePyPIFallback": True,
+        "loadPyodideOptions": {"lockFileURL": f"./static/{LOCK}"},
+    }
+    config = {
+        "appName": "Training Deep Neural Nets",
+        "litePluginSettings": {KERNEL: kernel},
+        "disabledExtensions": ["@jupyterlite/iframe-extension"],
+    }
+    return {"jupyter-lite-schema-version": 0, "jupyter-config-data": config}
+
+
+def megabytes(wheels: Path) -> int:
+    """Return how much a reader loads, the first time, in MB: JupyterLite, Pyodide, packages, dlcore."""
+    pinned = release()
+    first = sum(entry["packed"] for entry in pinned["files"].values())
+    packages = sum(pinned["bytes"].values())
+    carried = sum(p.stat().st_size for p in wheels.glob("*.whl"))
+    return round((APP + first + packages + carried) / 1e6)
+
+
+def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
+    """Build the JupyterLite; return what ``made`` will tell of it."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    source = BUILD / "source"
+    (source / "pypi").mkdir(parents=True)
+    write_wheels(source / "pypi")
+    for path in wheels.glob("*.whl"):
+        shutil.copy(path, source / "pypi")
+    size = megabytes(source / "pypi")
+    write_notebooks(source / "contents/chapters", size)
+    (source / "jupyter-lite.json").write_text(json.dumps(settings(bool(pyodide))), "utf-8")
+    command = [str(jupyter), "build", "--lite-dir", str(source), "--output-dir", str(SITE)]
+    command += ["--contents", str(source / "contents"), "--no-sourcemaps", "--no-unused-shared-packages"]
+    command += ["--apps", "notebooks", "--apps", "lab"]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    if done.returncode:
+        raise LiteError(f"JupyterLite was not built:\n{done.stdout}\n{done.stderr}")
+    static = SITE / "static"
+    static.mkdir(exist_ok=True)
+    shutil.copy(SETTINGS / LOCK, static)
+    if pyodide:
+        take(pyodide, static / "pyodide")
+    about = {"inputs": inputs(), "megabytes": size, "local": bool(pyodide)}
+    MADE.write_text(json.dumps(about), "utf-8")
+    return about
+
+
+def inputs() -> str:
+    """Digest of what goes into the JupyterLite."""
+    digest = hashlib.sha256()
+    for path in (*chapters(), *_files("dlcore"), *_files("lite"), Path(__file__)):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _files(folder: str) -> Iterator[Path]:
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+# --------------------------------------------------------------------------------------------------
+# The site
+
+
+def made() -> dict[str, Any] | None:
+    """Tell what was built, None if nothing was, or from other chapters than those of now."""
+    if not MADE.exists():
+        return None
+    about = json.loads(MADE.read_text("utf-8"))
+    return about if about["inputs"] == inputs() else None
+
+
+def button(root: str, page: str, size: int) -> dict[str, str]:
+    """Return the button that opens a chapter in the browser.
+
+    >>> button("../", "chapters/01-gradients", 60)["url"]
+    '../lite/notebooks/index.html?path=chapters/01-gradients.ipynb'
+    """
+    return {
+        "type": "link",
+        "label": "launch-lite",
+        "icon": "fas fa-play",
+        "text": "Run here",
+        "tooltip": f"Run this chapter in your browser: downloads about {size} MB, needs no account",
+        "url": f"{root}lite/notebooks/index.html?path={page}.ipynb",
+    }
+
+
+def copy(site: Path) -> None:
+    """Put the JupyterLite into the site, or take out one that is out of date."""
+    shutil.rmtree(site / "lite", ignore_errors=True)
+    if made():
+        shutil.copytree(SITE, site / "lite", copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy(source, target)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: where JupyterLite and the wheels are, and which Pyodide to bundle."""
+    parser = argparse.ArgumentParser(prog="python -m book.lite", description=main.__doc__)
+    parser.add_argument("--jupyter", type=Path, required=True, help="the command jupyter-lite")
+    parser.add_argument("--wheels", type=Path, required=True, help="folder of lite/wheels.txt's wheels")
+    parser.add_argument("--pyodide", type=Path, help="folder or archive of Pyodide to bundle")
+    options = parser.parse_args(arguments)
+    try:
+        about = build(options.jupyter.resolve(), options.wheels, options.pyodide)
+    except LiteError as error:
+        print(error, file=sys.stderr)
+        return 1
+    place = "with Pyodide in it" if about["local"] else f"Pyodide comes from {release()['address']}"
+    print(f"The JupyterLite is built, {place}; a reader loads about {about['megabytes']} MB.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
