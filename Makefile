@@ -6,6 +6,8 @@ VENV        ?= .venv
 VENV_PARITY ?= .venv-parity
 VENV_BENCH  ?= .venv-bench
 VENV_SITE   ?= .venv-site
+VENV_LITE   ?= .venv-lite
+PYODIDE     ?=
 BENCH       ?= full
 PORT        ?= 8000
 
@@ -25,7 +27,7 @@ export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pdf test unit nbval notebooks quick serve lint format lock parity test-site test-launch newest lowest bench clean distclean
+.PHONY: help book pdf lite test unit nbval notebooks quick serve lint format lock parity test-site test-launch test-lite newest lowest bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -68,6 +70,15 @@ $(VENV_BENCH)/.bench: pyproject.toml
 	@$(VENV_BENCH)/bin/python $(PIP) --editable '.[bench]'
 	@touch $@
 
+$(VENV_LITE)/.lite: lite/requirements.txt lite/wheels.txt
+	$(call new_venv,$(VENV_LITE))
+	@echo "Installing JupyterLite, and wheels for the browser, into $(VENV_LITE)"
+	@$(VENV_LITE)/bin/python $(PIP) -r lite/requirements.txt
+	@rm -rf $(VENV_LITE)/wheels
+	@$(VENV_LITE)/bin/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  --only-binary=:all: --dest $(VENV_LITE)/wheels -r lite/wheels.txt
+	@touch $@
+
 # Chromium itself comes from the system's packages.
 $(VENV_SITE)/.site: browser/requirements.txt
 	$(call new_venv,$(VENV_SITE))
@@ -83,6 +94,14 @@ book: $(VENV)/.book ## build the site and say where to open it
 
 pdf: $(VENV)/.book ## print the whole book with Chromium; the next `make book` offers it for download
 	@$(BIN)/python -m book.pdf
+
+LITE := $(BIN)/python -m book.lite build --jupyter $(VENV_LITE)/bin/jupyter-lite --wheels $(VENV_LITE)/wheels
+
+# Not a part of `make book`, which needs no network once .venv is there: this one has an environment of its own, and
+# takes half a minute. `make book` takes what was made here along.
+lite: $(VENV)/.book $(VENV_LITE)/.lite ## let the chapters run in the browser (PYODIDE=FOLDER bundles Python), and the site
+	@$(LITE) $(if $(PYODIDE),--pyodide $(PYODIDE))
+	@$(BIN)/python book/build.py
 
 serve: book ## build the site and show it at http://localhost:8000
 	@echo "http://localhost:$(PORT) (Ctrl-C ends it)"
@@ -113,6 +132,12 @@ parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore w
 
 test-site: pdf book $(VENV_SITE)/.site ## look at every page of the site in Chromium, and at the printed book
 	$(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . browser
+
+# Needs a copy of Pyodide, which the project does not hold: the folder or archive of its full distribution.
+test-lite: $(VENV)/.test $(VENV_LITE)/.lite $(VENV_SITE)/.site ## run all chapters in Chromium (PYODIDE=FOLDER; else it skips)
+	$(if $(PYODIDE),@$(MAKE) --no-print-directory lite PYODIDE=$(PYODIDE))
+	$(if $(PYODIDE),DLCORE_SIZE=quick $(BIN)/python -m book.lite native)
+	PYODIDE=$(PYODIDE) $(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . -rs -s browser/test_lite.py
 
 test-launch: $(VENV)/.book ## run a chapter as Colab would: a fresh environment, dlcore from this commit
 	MAKER=$(abspath $(BIN))/python PYTHON=$(PYTHON) tests/launch_from_scratch.sh
@@ -151,4 +176,4 @@ clean: ## remove the built site and caches
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environments
-	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE) .venv-newest .venv-lowest
+	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE) $(VENV_LITE) .venv-newest .venv-lowest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from book import pdf
+from book import lite, pdf
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -34,6 +35,7 @@ def fingerprint() -> str:
     """Digest of what Sphinx does not watch: settings, table of contents, extension, list of modules."""
     digest = hashlib.sha256(os.environ.get("BOOK_REPOSITORY_URL", "-").encode())
     digest.update(str(pdf.PDF.exists()).encode())
+    digest.update(json.dumps(lite.made()).encode())
     digest.update(" ".join(sorted(p.name for p in (ROOT / "dlcore").glob("*.py"))).encode())
     watched = [ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "requirements-book.txt"]
     watched += sorted(
@@ -77,6 +79,10 @@ def main() -> int:
     STAMP.write_text(now)
     print(f"The book is built. Open {(BUILD / 'html' / 'index.html').as_uri()}")
     print("or run `make serve`.")
+    if lite.made():
+        print("Chapters run in the browser there, once it is served.")
+    elif lite.MADE.exists():
+        print("Something has changed since `make lite`: the button that runs chapters is left out.")
     return 0
 
 

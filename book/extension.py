@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 import dlcore
-from book import explorables, launch, ledger, pdf, play, reading
+from book import explorables, launch, ledger, lite, pdf, play, reading
 from book.finish import finish
 from book.reading import API_PAGE, LEDGER_PAGE
 
@@ -44,6 +44,19 @@ def add_launch(app, pagename, templatename, context, doctree):
     if links:
         group = {"type": "group", "icon": "fas fa-rocket", "label": "launch-buttons"}
         context["header_buttons"].append(group | {"tooltip": "Run this chapter", "buttons": links})
+
+
+def add_lite(app, pagename, templatename, context, doctree):
+    """Add the button that runs a chapter in the browser, if the JupyterLite is built (`make lite`)."""
+    if (Path(app.srcdir) / f"{pagename}.ipynb").exists() and (about := lite.made()):
+        root = context["pathto"]("lite", 1).removesuffix("lite")
+        context["header_buttons"].insert(0, lite.button(root, pagename, about["megabytes"]))
+
+
+def copy_lite(app, exception):
+    """Put the JupyterLite beside the pages."""
+    if not exception and app.builder.name == "html":
+        lite.copy(Path(app.outdir))
 
 
 def add_book(app, pagename, templatename, context, doctree):
@@ -165,6 +178,7 @@ def setup(app):
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("source-read", write_ledger)
     app.connect("html-page-context", add_launch, priority=600)
+    app.connect("html-page-context", add_lite, priority=600)
     app.connect("html-page-context", add_book, priority=600)
     app.connect("html-page-context", drop_second_thebe, priority=900)
     reading.connect(app)
@@ -174,4 +188,5 @@ def setup(app):
     app.connect("build-finished", write_explorables)
     app.connect("build-finished", copy_downloads)
     app.connect("build-finished", finish, priority=900)
+    app.connect("build-finished", copy_lite, priority=950)
     return {"version": dlcore.__version__, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -74,7 +74,8 @@ def finish(app, exception):
     if exception or app.builder.name != "html":
         return
     root = Path(app.outdir)
-    files = [p for p in root.rglob("*.html") if "_static" not in p.relative_to(root).parts]
+    apart = {"_static", "lite"}  # the JupyterLite has pages of its own
+    files = [p for p in root.rglob("*.html") if p.relative_to(root).parts[0] not in apart]
     pages = {page.name: page for page in (Page(root, path) for path in sorted(files))}
     for page in pages.values():
         page.text = drop_dead_links(page.text, page.name, pages)

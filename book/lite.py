@@ -33,8 +33,8 @@ LOCK = "pyodide-lock.json"
 KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
 CELL_ID = "in-the-browser"
 CELL = """\
-# In the browser: install dlcore, the book's package, and make the experiments small. Run this cell first, and again
-# after a restart. What it loads, about {megabytes} MB with Python itself, the browser keeps for the next time.
+# In the browser: install dlcore, the book's package, and make the experiments small. Run this cell first,
+# and again after a restart. The first time it and Python itself load about {megabytes} MB.
 %pip install -q dlcore in_browser
 import in_browser
 
@@ -43,7 +43,11 @@ in_browser.start()
 # Wheels made of lite/modules. JupyterLite's kernel asks for ssl and sqlite3; no chapter needs those 2.6 MB.
 STAND_INS = (
     ("in_browser", "1.0", "Gets a chapter ready in a browser"),
-    ("safetensors", "0.4.3", "Stands for the package, which is compiled and not there for browsers"),
+    (
+        "safetensors",
+        "0.4.3",
+        "Stands for the package, which is compiled and not there for browsers",
+    ),
     ("sqlite3", "1.0", "Stands for the module, which IPython imports for its history"),
     ("ssl", "1.0", "Nothing: it only says that the module is not wanted"),
 )
@@ -76,7 +80,7 @@ def expected() -> dict[str, str]:
 
 
 def take(source: Path, target: Path) -> None:
-    """Copy Pyodide from a folder or an archive, each file checked; raises LiteError naming those that fail."""
+    """Copy Pyodide from a folder or archive; raises LiteError naming each file that is not as published."""
     target.mkdir(parents=True, exist_ok=True)
     wrong = []
     with _opened(source) as read:
@@ -108,9 +112,16 @@ class _opened:
         try:
             self.archive = tarfile.open(self.source)
         except tarfile.ReadError:
-            raise LiteError(f"PYODIDE: {self.source} is neither a folder nor a tar archive") from None
+            raise LiteError(
+                f"PYODIDE: {self.source} is neither a folder nor a tar archive"
+            ) from None
         members = {Path(m.name).name: m for m in self.archive.getmembers() if m.isfile()}
-        return lambda name: self.archive.extractfile(members[name]).read() if name in members else None  # type: ignore[union-attr]
+
+        def read(name: str) -> bytes | None:
+            file = self.archive.extractfile(members[name]) if name in members else None
+            return file.read() if file else None
+
+        return read
 
     def __exit__(self, *error: object) -> None:
         if not self.source.is_dir():
@@ -151,7 +162,9 @@ def write_wheels(folder: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     own = SETTINGS / "modules"
     for name, version, about in STAND_INS:
-        files = (p for p in sorted(own.rglob("*.py")) if p.relative_to(own).parts[0].startswith(name))
+        files = (
+            p for p in sorted(own.rglob("*.py")) if p.relative_to(own).parts[0].startswith(name)
+        )
         inside = {p.relative_to(own).as_posix(): p.read_bytes() for p in files}
         wheel(folder, name, version, inside, about)
 
@@ -228,7 +241,12 @@ def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
     write_notebooks(source / "contents/chapters", size)
     (source / "jupyter-lite.json").write_text(json.dumps(settings(bool(pyodide))), "utf-8")
     command = [str(jupyter), "build", "--lite-dir", str(source), "--output-dir", str(SITE)]
-    command += ["--contents", str(source / "contents"), "--no-sourcemaps", "--no-unused-shared-packages"]
+    command += [
+        "--contents",
+        str(source / "contents"),
+        "--no-sourcemaps",
+        "--no-unused-shared-packages",
+    ]
     command += ["--apps", "notebooks", "--apps", "lab"]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     if done.returncode:
@@ -299,13 +317,37 @@ def _link(source: str, target: str) -> None:
         shutil.copy(source, target)
 
 
+def run_natively(folder: Path) -> None:
+    """Run each chapter on this machine at the size of the environment; store it for browser/test_lite.py."""
+    import nbformat
+
+    from book.notebooks import execute
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in chapters():
+        nb, seconds = execute(path)
+        nb.metadata["seconds"] = seconds
+        nbformat.write(nb, folder / path.name)
+        print(f"{path.name}: {seconds:.1f} s", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: where JupyterLite and the wheels are, and which Pyodide to bundle."""
-    parser = argparse.ArgumentParser(prog="python -m book.lite", description=main.__doc__)
-    parser.add_argument("--jupyter", type=Path, required=True, help="the command jupyter-lite")
-    parser.add_argument("--wheels", type=Path, required=True, help="folder of lite/wheels.txt's wheels")
-    parser.add_argument("--pyodide", type=Path, help="folder or archive of Pyodide to bundle")
+    """Command line; return 1 if the JupyterLite could not be built."""
+    parser = argparse.ArgumentParser(prog="python -m book.lite")
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("build", help="build the JupyterLite")
+    make.add_argument("--jupyter", type=Path, required=True, help="the command jupyter-lite")
+    make.add_argument(
+        "--wheels", type=Path, required=True, help="where lite/wheels.txt's wheels are"
+    )
+    make.add_argument("--pyodide", type=Path, help="folder or archive of Pyodide to bundle")
+    commands.add_parser(
+        "native", help="run the chapters on this machine, to compare with a browser's"
+    )
     options = parser.parse_args(arguments)
+    if options.command == "native":
+        run_natively(BUILD / "native")
+        return 0
     try:
         about = build(options.jupyter.resolve(), options.wheels, options.pyodide)
     except LiteError as error:

@@ -19,7 +19,9 @@ SITE = ROOT / "_build/html"
 PREFIX = "/some/where/"  # the site must work under any path
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PAGES = sorted(
-    p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html") if "_static" not in p.parts
+    p.relative_to(SITE).as_posix()
+    for p in SITE.rglob("*.html")
+    if p.relative_to(SITE).parts[0] not in ("_static", "lite")
 )
 CHAPTERS = [p for p in PAGES if p.startswith("chapters/0")]
 # Listings of dlcore's code and the indices are made by Sphinx alone; the others are the book.

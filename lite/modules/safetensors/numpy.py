@@ -21,9 +21,7 @@ def save(tensor_dict, metadata=None):
     for name, a in sorted(tensor_dict.items(), key=lambda item: (-item[1].itemsize, item[0])):
         kind = a.dtype.newbyteorder("<")
         begin, end = end, end + a.nbytes
-        header[name] = dict(
-            dtype=NAMES[kind], shape=list(a.shape), data_offsets=[begin, end]
-        )
+        header[name] = dict(dtype=NAMES[kind], shape=list(a.shape), data_offsets=[begin, end])
         parts.append(np.ascontiguousarray(a, dtype=kind).tobytes())
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -1,0 +1,307 @@
+"""Chapters that run in the browser: JupyterLite and Pyodide, in Chromium.
+
+With a copy of Pyodide (``make test-lite PYODIDE=FOLDER``) every chapter is run from first to last cell and
+compared with a run on this machine (``_build/lite/native``). Without one only the buttons are looked at.
+"""
+
+import functools
+import json
+import math
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from conftest import CHAPTERS, ROOT, SITE
+
+PYODIDE = os.environ.get("PYODIDE")
+BUILT = (SITE / "lite").is_dir()
+NOTEBOOKS = sorted(p.stem for p in (ROOT / "chapters").glob("*.ipynb"))
+VERDICT = "application/vnd.dlcore.verdict+json"
+CDN = json.loads((ROOT / "lite/pyodide.json").read_text("utf-8"))["address"]
+FIRST_RESULT = (
+    120  # seconds from the click to the first output of a chapter's own cells, nothing cached
+)
+WHOLE = 180  # seconds from first to last cell, as the site promises
+# Few steps leave rounding little time to grow: effects agree to the larger of these parts, of the interval's
+# half-width and of themselves.
+OF_INTERVAL, OF_EFFECT = 0.2, 0.02
+
+needs_site = pytest.mark.skipif(not BUILT, reason="the site has no JupyterLite: make lite")
+needs_copy = pytest.mark.skipif(
+    not (BUILT and PYODIDE), reason="needs a copy of Pyodide: make test-lite PYODIDE=FOLDER"
+)
+
+READY = """() => {
+    const shown = window.jupyterapp?.shell.currentWidget;
+    return shown?.context?.isReady && shown.context.sessionContext?.session?.kernel != null;
+}"""
+# Runs the cells whose place is given, all without one, and takes down when each was done.
+RUN = """async ([first, last]) => {
+    const {content, context} = jupyterapp.shell.currentWidget;
+    const cells = content.widgets.filter(c => c.model.type === "code");
+    await context.sessionContext.ready;
+    const log = window.log = [];
+    for (const cell of cells.slice(first, last)) {
+        content.activeCellIndex = content.widgets.indexOf(cell);
+        const begin = performance.now();
+        await jupyterapp.commands.execute("notebook:run-cell");
+        log.push([(performance.now() - begin) / 1000, performance.timeOrigin + performance.now()]);
+        const outputs = cell.model.sharedModel.outputs;
+        if (outputs.some(o => o.output_type === "error")) break;
+    }
+    return log;
+}"""
+READ = """() => jupyterapp.shell.currentWidget.context.model.toJSON()"""
+
+
+def expose(route, change=lambda settings: None):
+    """Let the test reach the application, as its settings allow."""
+    response = route.fetch()
+    settings = response.json()
+    settings["jupyter-config-data"]["exposeAppInBrowser"] = True
+    change(settings["jupyter-config-data"])
+    route.fulfill(response=response, body=json.dumps(settings))
+
+
+class Reader:
+    """Someone who opens a chapter, presses the button, and runs the cells in the tab that opens."""
+
+    def __init__(self, browser, address, **options):
+        self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        self.fetched, self.failed, self.bytes = [], [], 0
+        self.context.on("request", lambda r: self.fetched.append(r.url))
+        self.context.on("requestfailed", lambda r: self.failed.append(f"{r.url} {r.failure}"))
+        self.address = address
+
+    def press(self, name, change=lambda settings: None):
+        self.context.route("**/lite/jupyter-lite.json", lambda route: expose(route, change))
+        page = self.context.new_page()
+        page.goto(f"{self.address}chapters/{name}.html", wait_until="load")
+        page.wait_for_load_state("networkidle")
+        self.before = list(self.fetched)
+        self.start = time.time()
+        with self.context.expect_page() as opening:
+            page.locator("a.btn-launch-lite").click()
+        self.page = opening.value
+        self.page.wait_for_function(READY, timeout=120_000)
+
+    def run(self, first=0, last=10_000):
+        self.page.set_default_timeout(0)
+        log = self.page.evaluate(RUN, [first, last])
+        notebook = json.loads(json.dumps(self.page.evaluate(READ)))
+        code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+        return log, code[first : first + len(log)], len(code)
+
+    def foreign(self, *allowed):
+        host = self.address.split("/some/")[0]
+        return [u for u in self.fetched if not u.startswith((host, "data:", "blob:", *allowed))]
+
+
+def errors(cells):
+    return [
+        re.sub(r"\x1b\[[\d;]*m", "", "\n".join(o["traceback"]))[-1500:]
+        for c in cells
+        for o in c["outputs"]
+        if o["output_type"] == "error"
+    ]
+
+
+def records(cells):
+    return [o["data"][VERDICT] for c in cells for o in c["outputs"] if VERDICT in o.get("data", {})]
+
+
+@pytest.fixture(scope="session")
+def ran(browser, address):
+    """Run a chapter once."""
+
+    @functools.cache
+    def run(name):
+        reader = Reader(browser, address)
+        reader.press(name)
+        log, cells, count = reader.run()
+        own = [ended for (_, ended), cell in zip(log, cells, strict=True) if cell["outputs"]][1:]
+        seen = {
+            "before": reader.before,
+            "foreign": reader.foreign(),
+            "failed": reader.failed,
+            "errors": errors(cells),
+            "done": (len(log), count),
+            "start": log[0][0],
+            "first": own[0] / 1000 - reader.start if own else math.inf,
+            "seconds": sum(took for took, _ in log[1:]),
+            "slowest": sorted((took for took, _ in log[1:]), reverse=True)[:3],
+            "cells": cells,
+        }
+        folder = ROOT / "_build/lite/browser"
+        folder.mkdir(exist_ok=True)
+        reader.page.screenshot(path=folder / f"{name}.png")
+        (folder / f"{name}.json").write_text(json.dumps(seen), "utf-8")
+        reader.context.close()
+        print(
+            f"\n{name}: first result {seen['first']:.0f} s after the click, of which installing"
+            f" {seen['start']:.0f} s; the chapter's cells {seen['seconds']:.0f} s, the slowest"
+            f" {seen['slowest'][0]:.0f} s"
+        )
+        return seen
+
+    return run
+
+
+# --------------------------------------------------------------------------------------------------
+# Buttons
+
+
+@needs_site
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_has_a_button_that_says_what_it_loads(visit, name):
+    page = visit(name)
+    button = page.locator("a.btn-launch-lite")
+    assert button.is_visible()
+    # Bootstrap takes the title away and keeps it for its own bubble.
+    told = button.get_attribute("title") or button.get_attribute("data-bs-original-title")
+    size = json.loads((ROOT / "_build/lite/made.json").read_text("utf-8"))["megabytes"]
+    assert f"downloads about {size} MB" in told
+    path = button.get_attribute("href").partition("?path=")[2]
+    assert (SITE / "lite/files" / path).is_file()
+    assert not [u for u in page.log.fetched if "/lite/" in u]
+
+
+@needs_site
+def test_the_site_holds_no_other_python_than_it_says():
+    settings = json.loads((SITE / "lite/jupyter-lite.json").read_text("utf-8"))
+    kernel = settings["jupyter-config-data"]["litePluginSettings"]
+    (url,) = [entry["pyodideUrl"] for entry in kernel.values()]
+    held = (SITE / "lite/static/pyodide/pyodide.asm.wasm").exists()
+    assert url == ("./static/pyodide/pyodide.js" if held else f"{CDN}pyodide.js")
+
+
+# --------------------------------------------------------------------------------------------------
+# Chapters
+
+
+@needs_copy
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_runs_from_first_to_last_cell_and_asks_no_other_host(ran, name):
+    seen = ran(name)
+    assert seen["errors"] == []
+    assert seen["done"][0] == seen["done"][1] > 20
+    assert seen["foreign"] == []
+    assert seen["failed"] == []
+    assert not [u for u in seen["before"] if "pyodide" in u]
+
+
+@needs_copy
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_takes_as_long_as_the_site_says(ran, name):
+    assert ran(name)["first"] <= FIRST_RESULT
+    assert ran(name)["seconds"] <= WHOLE
+
+
+@needs_copy
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_it_comes_to_what_this_machine_comes_to(ran, name):
+    path = ROOT / "_build/lite/native" / f"{name}.ipynb"
+    native = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    cells = ran(name)["cells"][1:]  # without the one that installs
+    assert [kinds(c) for c in cells] == [kinds(c) for c in native]
+    here, there = records(native), records(cells)
+    assert len(here) == len(there) > 2
+    assert {record["size"] for record in there} == {"quick"}
+    found = [text for old, new in zip(here, there, strict=True) for text in differences(old, new)]
+    assert found == []
+
+
+def kinds(cell):
+    """What a cell gives: streams and types of data; Chromium's notebook joins streams in its own way."""
+    given = set()
+    for output in cell["outputs"]:
+        given |= {output.get("name", "")} | set(output.get("data", {}))
+    return given - {"", "text/html"}
+
+
+def differences(old, new):
+    """What differs more than rounding may make it: words and seeds, and effects beyond the tolerance."""
+    for key in ("id", "claim", "unit", "seeds", "size", "threshold"):
+        if old[key] != new[key]:
+            yield f"{old['id']}: {key} is {old[key]!r} natively and {new[key]!r} in the browser"
+    if "time" in old["unit"].split():
+        return
+    if old["verdict"] != new["verdict"]:
+        yield f"{old['id']}: {old['verdict']} natively, {new['verdict']} in the browser"
+    pairs = [(old, new)] + [(part, new["parts"][name]) for name, part in old["parts"].items()]
+    for a, b in pairs:
+        if a["effect"] is None or b["effect"] is None:
+            if a["effect"] is not b["effect"]:
+                yield f"{old['id']}: effect {a['effect']} natively, {b['effect']} in the browser"
+            continue
+        half = (a["high"] - a["low"]) / 2 if None not in (a["high"], a["low"]) else 0
+        slack = max(OF_INTERVAL * half, OF_EFFECT * abs(a["effect"]))
+        if abs(a["effect"] - b["effect"]) > slack:
+            yield f"{old['id']}: {a['effect']} natively, {b['effect']} in the browser, slack {slack}"
+
+
+@needs_copy
+def test_each_verdict_leads_to_the_ledger(ran):
+    for name in NOTEBOOKS[:1]:
+        cells = ran(name)["cells"]
+        texts = [
+            "".join(o["data"].get("text/html", ""))
+            for c in cells
+            for o in c["outputs"]
+            if VERDICT in o.get("data", {})
+        ]
+        assert texts
+        for record, text in zip(records(cells), texts, strict=True):
+            assert "quick look" in text
+            assert f"{'chapters/appendix/ledger.html'}#ledger-{record['id'].lower()}" in text
+
+
+# --------------------------------------------------------------------------------------------------
+# From Pyodide's public address, which answers here with the files of the copy
+
+
+@needs_copy
+def test_from_the_public_address_it_asks_there_and_only_after_the_click(browser, address):
+    reader = Reader(browser, address, service_workers="block")
+    public(reader)
+    log, cells, _ = reader.run(0, 2)
+    asked = [u for u in reader.fetched if u.startswith(CDN)]
+    assert errors(cells) == []
+    assert len(log) == 2
+    assert any(u.endswith("pyodide.asm.wasm") for u in asked)
+    assert any("numpy" in u for u in asked)
+    assert not [u for u in reader.before if u.startswith(CDN)]
+    assert reader.foreign(CDN) == []
+    reader.context.close()
+
+
+@needs_copy
+def test_a_package_that_is_not_the_published_one_is_refused(browser, address):
+    reader = Reader(browser, address, service_workers="block")
+    public(reader, damaged="threadpoolctl")
+    log, cells, _ = reader.run(0, 2)
+    assert len(log) <= 2
+    assert any("threadpoolctl" in text for text in errors(cells))
+    reader.context.close()
+
+
+def public(reader, damaged="nothing"):
+    """Press the button of a site that bundles no Python; its public address is answered from the copy."""
+
+    def answer(route):
+        file = SITE / "lite/static/pyodide" / Path(route.request.url).name
+        body = file.read_bytes() + (b"x" if damaged in file.name else b"")
+        kind = {".js": "text/javascript", ".wasm": "application/wasm"}.get(
+            file.suffix, "application/zip"
+        )
+        headers = {"Access-Control-Allow-Origin": "*", "Content-Type": kind}
+        route.fulfill(body=body, headers=headers)
+
+    def elsewhere(settings):
+        for kernel in settings["litePluginSettings"].values():
+            kernel["pyodideUrl"] = f"{CDN}pyodide.js"
+
+    reader.context.route(f"{CDN}**", answer)
+    reader.press(NOTEBOOKS[0], elsewhere)
