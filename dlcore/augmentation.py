@@ -41,7 +41,7 @@ class shift(_Augmentation):
         if not _is_image(x, noise):
             most, n, xp = math.floor(self.pixels), x.shape[-1], noise.backend.xp
             by = xp.floor(noise.uniform((*x.shape[:-1], 1)) * (2 * most + 1)) - most
-            by = xp.minimum(by, most).astype(xp.int64)  # rounding may reach the open end
+            by = xp.minimum(by, most).astype(xp.intp)  # rounding may reach the open end
             return xp.take_along_axis(x, xp.remainder(xp.arange(n) - by, n), axis=-1)
         rows, columns = _grid(x, noise)
         by = self.pixels * (2 * noise.uniform((*x.shape[:-3], 2)) - 1)
@@ -142,7 +142,7 @@ def _read(x: Any, rows: Any, columns: Any, noise: Noise) -> Any:
     rows, columns = xp.clip(rows, 0, high - 1), xp.clip(columns, 0, wide - 1)
     top, left = xp.floor(rows), xp.floor(columns)
     down, across = (rows - top)[..., None], (columns - left)[..., None]
-    top, left = top.astype(xp.int64), left.astype(xp.int64)
+    top, left = top.astype(xp.intp), left.astype(xp.intp)
     bottom, right = xp.minimum(top + 1, high - 1), xp.minimum(left + 1, wide - 1)
     first = xp.arange(math.prod(x.shape[:-3])).reshape(*x.shape[:-3], 1, 1) * (high * wide)
     pixels = x.reshape(-1, channels)

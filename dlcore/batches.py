@@ -37,7 +37,7 @@ class Part:
         index = network.streams.index if len(sets) > 1 else np.zeros_like(network.streams.index)
         self.shared = len(sets) == 1
         self.offset = (index * self.n).reshape(*self.shape, 1)
-        self.first = None if self.shared else self.backend.asarray(self.offset, np.int64)
+        self.first = None if self.shared else self.backend.asarray(self.offset, np.intp)
 
     def rows(self, index: Any) -> tuple[Any, Any]:
         """Gather examples by a device index ``(..., batch)``."""

@@ -208,7 +208,7 @@ class _Run:
         net.start_epoch(number)
         noise = Noise(net.streams, self.backend, "augment", number) if self.augment else None
         order = net.streams.draw("batches", lambda rng: rng.permutation(self.train.n), number)
-        order = asarray(order + self.train.offset, np.int64)
+        order = asarray(order + self.train.offset, np.intp)
         padded = np.append(rates * decay, np.zeros((len(rates), 1)), axis=1)
         decays = asarray(padded) if decay.any() else [None] * len(rates)
         rates, last, before = asarray(rates), len(rates) - 1, None

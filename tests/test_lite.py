@@ -388,3 +388,50 @@ def test_networks_are_saved_and_read_with_the_stand_in(plain, tmp_path, monkeypa
     (tmp_path / "bad.safetensors").write_bytes(io.BytesIO(damaged).getvalue())
     with pytest.raises(ValueError, match="damaged"):
         other.load(tmp_path / "bad.safetensors")
+
+
+# --------------------------------------------------------------------------------------------------
+# Machines of 32 bits, as WebAssembly is
+
+
+@pytest.fixture
+def of_32_bits(monkeypatch):
+    """NumPy's integers as there: `arange` gives 32 bits, and `take` refuses an index of more."""
+    arange, take = np.arange, np.take
+
+    def small(*args, **kwargs):
+        made = arange(*args, **kwargs)
+        return made.astype(np.int32) if made.dtype == np.int64 else made
+
+    def careful(a, indices, *args, **kwargs):
+        if np.asarray(indices).dtype.itemsize > 4:
+            raise TypeError("Cannot cast array data from dtype('int64') to dtype('int32')")
+        return take(a, indices, *args, **kwargs)
+
+    for name, stand_in in (("intp", np.int32), ("arange", small), ("take", careful)):
+        monkeypatch.setattr(np, name, stand_in)
+
+
+def trained():
+    """Train on curves of each seed's own, and on pictures that are moved and turned; evaluate both."""
+    nets = dl.Network(dl.mlp([40, 5, 10], activation=dl.Tanh)(), seeds=[0, 1])
+    sets = {seed: dl.datasets.mnist1d(seed, train=60, valid=20, test=20) for seed in (0, 1)}
+    call = dict(epochs=2, batch_size=20)
+    history = dl.fit(nets, sets, dl.SGD(), lr=0.1, augment=dl.augmentation.shift(2), **call)
+    test = dl.evaluate(nets, sets, "test")
+    pictures = dl.datasets.fashion_mnist(0, train=60, valid=20, test=20, size=14)
+    call |= dict(optimizer=dl.SGD, lr=[0.1], seeds=2)
+    moved = dl.sweep(see, pictures, augment=dl.augmentation.shift(1.5), **call)
+    return [history.train_loss, *test, moved.train_loss.values, moved.valid_accuracy.values]
+
+
+def see():
+    """The layers of a net for pictures."""
+    return [dl.Flatten(), *dl.mlp([196, 5, 10], activation=dl.Tanh)()]
+
+
+def test_indices_fit_machines_of_32_bits(request):
+    usual = trained()
+    request.getfixturevalue("of_32_bits")
+    for old, new in zip(usual, trained(), strict=True):
+        np.testing.assert_array_equal(old, new)
