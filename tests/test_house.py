@@ -1,5 +1,6 @@
 """The house: locks, metadata, make targets, the wheel, and a strict build of a small book."""
 
+import json
 import os
 import re
 import shutil
@@ -130,6 +131,8 @@ def test_make_help_names_the_targets():
         "lint",
         "parity",
         "quick",
+        "lite",
+        "test-lite",
     ):
         assert f"make {target} " in text, target
 
@@ -248,6 +251,36 @@ def test_api_page_and_launch_buttons(tmp_path):
         "https%3A%2F%2Fgithub.com%2Fsomeone%2Fnets%2Fblob%2Fnotebooks%2Fchapters%2Fsample.ipynb"
     )
     assert f"https://kaggle.com/kernels/welcome?src={notebook}" in page
+
+
+@pytest.mark.slow
+def test_the_jupyterlite_is_taken_along_with_a_button_while_it_is_up_to_date(tmp_path):
+    folder = small_book(tmp_path, ["chapters/sample"])
+    (folder / "chapters").mkdir()
+    cells = [new_markdown_cell("# Sample"), new_code_cell("1")]
+    nbformat.write(normalise(new_notebook(cells=cells)), folder / "chapters" / "sample.ipynb")
+    html = folder / "_build/html"
+    assert build(folder).returncode == 0
+    assert "launch-lite" not in (html / "chapters/sample.html").read_text(encoding="utf-8")
+    made = folder / "_build/lite"
+    (made / "site/notebooks").mkdir(parents=True)
+    (made / "site/notebooks/index.html").write_text("<title>Lite</title>")
+    digest = [sys.executable, "-c", "from book import lite; print(lite.inputs())"]
+    inputs = subprocess.run(digest, cwd=folder, check=True, capture_output=True, text=True).stdout
+    (made / "made.json").write_text(json.dumps({"inputs": inputs.strip(), "megabytes": 59}))
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (html / "chapters/sample.html").read_text(encoding="utf-8")
+    assert 'href="../lite/notebooks/index.html?path=chapters/sample.ipynb"' in page
+    assert "downloads about 59 MB" in page
+    assert "launch-lite" not in (html / "intro.html").read_text(encoding="utf-8")
+    # Left as it was built: none of the site's repairs and previews.
+    assert (html / "lite/notebooks/index.html").read_text() == "<title>Lite</title>"
+    (folder / "lite").mkdir()
+    (folder / "lite/settings").write_text("changed")
+    assert "is left out" in build(folder).stdout
+    assert not (html / "lite").exists()
+    assert "launch-lite" not in (html / "chapters/sample.html").read_text(encoding="utf-8")
 
 
 def test_repository_comes_from_the_environment_or_git(tmp_path, monkeypatch):
