@@ -6,6 +6,7 @@ works on the spot, and each verdict leads to the one that is stored, from all se
 
 import concurrent.futures
 import html
+import logging
 import os
 import threading
 
@@ -13,8 +14,8 @@ LEDGER = "chapters/appendix/ledger.html"
 NOTE = """\
 This is Python in your browser: nothing is installed, no server computes, and what you change stays here.
 
-- Slower than on your machine: matrix products some twenty times (this NumPy has no BLAS), all the rest two to
-  five times, and there is one thread. A chapter takes up to three minutes instead of some ten seconds.
+- Training is what is slower: this NumPy has no BLAS, so matrix products take some twenty times as long as on
+  your machine, and there is one thread. A whole chapter takes a minute or two, at most three.
 - So the size is "{size}": the same code with few seeds and few steps. Its verdicts are a quick look and may
   differ from the book's, which come from all seeds and stand in the ledger: {ledger}
 - Times that a chapter measures are those of this browser.
@@ -43,6 +44,8 @@ def start(size="quick"):
     os.environ["DLCORE_SIZE"] = size
     if not _threads():
         concurrent.futures.ThreadPoolExecutor = Serial
+    # The first figure makes a list of fonts, each time anew, and says so on stderr.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     where = f"{site()}{LEDGER}"
     shell = get_ipython()  # noqa: F821 (IPython's own)
     formatter = shell.display_formatter.formatters["text/html"]
