@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,51 +81,40 @@ def expected() -> dict[str, str]:
 
 def take(source: Path, target: Path) -> None:
     """Copy Pyodide from a folder or archive; raises LiteError naming each file that is not as published."""
-    target.mkdir(parents=True, exist_ok=True)
-    wrong = []
-    with _opened(source) as read:
-        for name, due in expected().items():
-            content = read(name)
-            if content is None:
-                wrong.append(f"{name}: is missing")
-            elif (found := hashlib.sha256(content).hexdigest()) != due:
-                wrong.append(f"{name}: its SHA-256 is {found}, Pyodide's lock says {due}")
-            else:
-                (target / name).write_bytes(content)
+    due = expected()
+    contents = _read(source, due)
+    found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    wrong = [
+        f"{name}: its SHA-256 is {found[name]}, Pyodide's lock says {digest}"
+        if name in found
+        else f"{name}: is missing"
+        for name, digest in due.items()
+        if found.get(name) != digest
+    ]
     if wrong:
         about = f"{source} is no copy of Pyodide {release()['version']} (the full distribution):"
         raise LiteError("\n".join([about, *wrong]))
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (target / name).write_bytes(content)
 
 
-class _opened:
-    """A folder or a tar archive, read by the names of files, whatever folder inside holds them."""
-
-    def __init__(self, source: Path) -> None:
-        if not source.exists():
-            raise LiteError(f"PYODIDE: there is no {source}")
-        self.source = source
-
-    def __enter__(self) -> Callable[[str], bytes | None]:
-        if self.source.is_dir():
-            files = {p.name: p for p in sorted(self.source.rglob("*"), reverse=True)}
-            return lambda name: files[name].read_bytes() if name in files else None
-        try:
-            self.archive = tarfile.open(self.source)
-        except tarfile.ReadError:
-            raise LiteError(
-                f"PYODIDE: {self.source} is neither a folder nor a tar archive"
-            ) from None
-        members = {Path(m.name).name: m for m in self.archive.getmembers() if m.isfile()}
-
-        def read(name: str) -> bytes | None:
-            file = self.archive.extractfile(members[name]) if name in members else None
-            return file.read() if file else None
-
-        return read
-
-    def __exit__(self, *error: object) -> None:
-        if not self.source.is_dir():
-            self.archive.close()
+def _read(source: Path, names: Container[str]) -> dict[str, bytes]:
+    """Read the files of these names, whatever folder inside of a folder or a tar archive holds them."""
+    if not source.exists():
+        raise LiteError(f"PYODIDE: there is no {source}")
+    if source.is_dir():
+        return {p.name: p.read_bytes() for p in source.rglob("*") if p.name in names}
+    found = {}
+    try:
+        with tarfile.open(source) as archive:
+            for member in archive:  # in their order: a packed archive cannot be read back and forth
+                name, file = Path(member.name).name, archive.extractfile(member)
+                if file and name in names:
+                    found[name] = file.read()
+    except tarfile.ReadError:
+        raise LiteError(f"PYODIDE: {source} is neither a folder nor a tar archive") from None
+    return found
 
 
 # --------------------------------------------------------------------------------------------------

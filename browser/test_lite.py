@@ -169,6 +169,13 @@ def test_a_chapter_has_a_button_that_says_what_it_loads(visit, name):
 
 
 @needs_site
+def test_a_site_that_was_opened_from_a_folder_has_no_button(visit):
+    page = visit(CHAPTERS[0], base=f"{SITE.as_uri()}/")
+    assert page.locator("h1").count() == 1
+    assert page.locator("a.btn-launch-lite").count() == 0
+
+
+@needs_site
 def test_the_site_holds_no_other_python_than_it_says():
     settings = json.loads((SITE / "lite/jupyter-lite.json").read_text("utf-8"))
     kernel = settings["jupyter-config-data"]["litePluginSettings"]

@@ -126,7 +126,13 @@
     show();
   }
 
+  // A JupyterLite needs a server: a site that was opened from a folder has no button for it.
+  function lite() {
+    if (location.protocol === "file:") document.querySelector(".btn-launch-lite")?.remove();
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
+    lite();
     previews();
     ledger();
   });
