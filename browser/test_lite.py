@@ -5,6 +5,7 @@ compared with a run on this machine (``_build/lite/native``). Without one only t
 """
 
 import functools
+import gzip
 import json
 import math
 import os
@@ -70,7 +71,7 @@ class Reader:
 
     def __init__(self, browser, address, **options):
         self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        self.fetched, self.failed, self.bytes = [], [], 0
+        self.fetched, self.failed = [], []
         self.context.on("request", lambda r: self.fetched.append(r.url))
         self.context.on("requestfailed", lambda r: self.failed.append(f"{r.url} {r.failure}"))
         self.address = address
@@ -99,6 +100,19 @@ class Reader:
         return [u for u in self.fetched if not u.startswith((host, "data:", "blob:", *allowed))]
 
 
+def loaded(reader):
+    """What was fetched of the JupyterLite, in bytes by file: packed, where servers pack."""
+    sizes = {}
+    for url in reader.fetched:
+        path = url.removeprefix(reader.address).partition("?")[0]
+        file = SITE / path
+        if path.startswith("lite/") and file.is_file():
+            content = file.read_bytes()
+            packed = file.suffix in (".js", ".json", ".css", ".html", ".ipynb", ".wasm", ".svg")
+            sizes[path] = len(gzip.compress(content, 6)) if packed else len(content)
+    return sizes
+
+
 def errors(cells):
     return [
         re.sub(r"\x1b\[[\d;]*m", "", "\n".join(o["traceback"]))[-1500:]
@@ -125,6 +139,7 @@ def ran(browser, address):
         seen = {
             "before": reader.before,
             "foreign": reader.foreign(),
+            "loaded": loaded(reader),
             "failed": reader.failed,
             "errors": errors(cells),
             "done": (len(log), count),
@@ -196,7 +211,16 @@ def test_it_runs_from_first_to_last_cell_and_asks_no_other_host(ran, name):
     assert seen["done"][0] == seen["done"][1] > 20
     assert seen["foreign"] == []
     assert seen["failed"] == []
+    assert any("/numpy-" in path for path in seen["loaded"])  # so workers' requests are seen too
     assert not [u for u in seen["before"] if "pyodide" in u]
+
+
+@needs_copy
+def test_it_loads_about_what_the_button_says(ran):
+    sizes = ran(NOTEBOOKS[0])["loaded"]
+    said = json.loads((ROOT / "_build/lite/made.json").read_text("utf-8"))["megabytes"]
+    print(f"loaded {sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} files, said {said} MB")
+    assert sum(sizes.values()) / 1e6 == pytest.approx(said, rel=0.05)
 
 
 @needs_copy
