@@ -148,7 +148,7 @@ def _record(content: bytes) -> str:
 def write_wheels(folder: Path) -> None:
     """Write dlcore's wheel from this tree, and those that stand for what browsers lack."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     own = SETTINGS / "modules"
     for name, version, about in STAND_INS:
         files = (
@@ -286,8 +286,8 @@ def button(root: str, page: str, size: int) -> dict[str, str]:
         "type": "link",
         "label": "launch-lite",
         "icon": "fas fa-play",
-        "text": "Run here",
-        "tooltip": f"Run this chapter in your browser: downloads about {size} MB, needs no account",
+        "text": f"Run here {size} MB",
+        "tooltip": f"Run this chapter in your browser: downloads about {size} MB",
         "url": f"{root}lite/notebooks/index.html?path={page}.ipynb",
     }
 
