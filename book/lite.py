@@ -52,7 +52,7 @@ STAND_INS = (
     ("ssl", "1.0", "Nothing: it only says that the module is not wanted"),
 )
 # Files of JupyterLite that a notebook loads, packed, in bytes: browser/test_lite.py measures the sum of all.
-APP = 4_000_000
+APP = 2_200_000
 
 
 class LiteError(Exception):

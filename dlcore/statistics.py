@@ -170,7 +170,7 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
     for start in range(0, resamples, block):
         w = weights[start : start + block]
         drawn = rng.integers(images, size=(len(w), images)) + images * np.arange(len(w))[:, None]
-        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        times = np.bincount(drawn.astype(np.intp).ravel(), minlength=drawn.size).reshape(len(w), -1)
         total, number = np.einsum("rps,rs->pr", (times @ table).reshape(len(w), 2, seeds), w)
         checks.expect(number.all(), "images", "more per seed", "a resample without a seed's own")
         means[start : start + block] = total / number
