@@ -40,6 +40,8 @@ import in_browser
 
 in_browser.start()
 """
+# Dark where the reader's system is dark.
+PREFERENCES = {"@jupyterlab/apputils-extension:themes": {"adaptive-theme": True}}
 # Wheels made of lite/modules. JupyterLite's kernel asks for ssl and sqlite3; no chapter needs those 2.6 MB.
 STAND_INS = (
     ("in_browser", "1.0", "Gets a chapter ready in a browser"),
@@ -229,6 +231,7 @@ def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
     size = megabytes(source / "pypi")
     write_notebooks(source / "contents/chapters", size)
     (source / "jupyter-lite.json").write_text(json.dumps(settings(bool(pyodide))), "utf-8")
+    (source / "overrides.json").write_text(json.dumps(PREFERENCES), "utf-8")
     command = [str(jupyter), "build", "--lite-dir", str(source), "--output-dir", str(SITE)]
     command += [
         "--contents",

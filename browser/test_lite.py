@@ -54,6 +54,13 @@ RUN = """async ([first, last]) => {
     }
     return log;
 }"""
+SHOW = """at => {
+    const {content} = jupyterapp.shell.currentWidget;
+    const cells = content.widgets.filter(c => c.model.type === "code");
+    const index = content.widgets.indexOf(cells[at]);
+    content.activeCellIndex = index;
+    return content.scrollToItem(index, "start");
+}"""
 READ = """() => jupyterapp.shell.currentWidget.context.model.toJSON()"""
 
 
@@ -122,6 +129,10 @@ def errors(cells):
     ]
 
 
+def verdict_cell(cells):
+    return next((i for i, cell in enumerate(cells) if records([cell])), 0)
+
+
 def records(cells):
     return [o["data"][VERDICT] for c in cells for o in c["outputs"] if VERDICT in o.get("data", {})]
 
@@ -150,8 +161,11 @@ def ran(browser, address):
             "cells": cells,
         }
         folder = ROOT / "_build/lite/browser"
-        folder.mkdir(exist_ok=True)
-        reader.page.screenshot(path=folder / f"{name}.png")
+        folder.mkdir(parents=True, exist_ok=True)
+        for place, at in (("start", 0), ("verdict", verdict_cell(cells)), ("end", len(cells) - 1)):
+            reader.page.evaluate(SHOW, at)
+            reader.page.wait_for_timeout(500)
+            reader.page.screenshot(path=folder / f"{name}-{place}.png")
         (folder / f"{name}.json").write_text(json.dumps(seen), "utf-8")
         reader.context.close()
         print(
@@ -297,9 +311,10 @@ def test_each_verdict_leads_to_the_ledger(ran):
 
 @needs_copy
 def test_from_the_public_address_it_asks_there_and_only_after_the_click(browser, address):
-    reader = Reader(browser, address, service_workers="block")
+    reader = Reader(browser, address, service_workers="block", color_scheme="dark")
     public(reader)
     log, cells, _ = reader.run(0, 2)
+    reader.page.screenshot(path=ROOT / "_build/lite/browser/dark.png")
     asked = [u for u in reader.fetched if u.startswith(CDN)]
     assert errors(cells) == []
     assert len(log) == 2
