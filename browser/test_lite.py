@@ -38,16 +38,18 @@ READY = """() => {
     const shown = window.jupyterapp?.shell.currentWidget;
     return shown?.context?.isReady && shown.context.sessionContext?.session?.kernel != null;
 }"""
-# Runs the cells whose place is given, all without one, and takes down when each was done.
+# Runs the cells from one place to another, until one fails or hangs, and takes down when each was done.
 RUN = """async ([first, last]) => {
     const {content, context} = jupyterapp.shell.currentWidget;
     const cells = content.widgets.filter(c => c.model.type === "code");
     await context.sessionContext.ready;
-    const log = window.log = [];
+    const log = [];
+    const late = new Promise(resolve => setTimeout(resolve, 300000, "late"));
     for (const cell of cells.slice(first, last)) {
         content.activeCellIndex = content.widgets.indexOf(cell);
         const begin = performance.now();
-        await jupyterapp.commands.execute("notebook:run-cell");
+        const done = jupyterapp.commands.execute("notebook:run-cell");
+        if (await Promise.race([done, late]) === "late") break;
         log.push([(performance.now() - begin) / 1000, performance.timeOrigin + performance.now()]);
         const outputs = cell.model.sharedModel.outputs;
         if (outputs.some(o => o.output_type === "error")) break;
