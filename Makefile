@@ -134,7 +134,7 @@ test-site: pdf book $(VENV_SITE)/.site ## look at every page of the site in Chro
 	$(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . browser
 
 # Needs a copy of Pyodide, which the project does not hold: the folder or archive of its full distribution.
-test-lite: $(VENV)/.test $(VENV_LITE)/.lite $(VENV_SITE)/.site ## run all chapters in Chromium (PYODIDE=FOLDER; else it skips)
+test-lite: $(VENV)/.test $(VENV_SITE)/.site ## run all chapters in Chromium (PYODIDE=FOLDER; else it skips)
 	$(if $(PYODIDE),@$(MAKE) --no-print-directory lite PYODIDE=$(PYODIDE))
 	$(if $(PYODIDE),DLCORE_SIZE=quick $(BIN)/python -m book.lite native)
 	PYODIDE=$(PYODIDE) $(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . -rs -s browser/test_lite.py
