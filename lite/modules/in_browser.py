@@ -55,12 +55,12 @@ def start(size="quick"):
 
 def shown(verdict, ledger):
     """Return a verdict's line as HTML; at size quick with a link to its entry in the ledger."""
-    line = f"<pre>{html.escape(str(verdict))}</pre>"
-    if verdict.size != "quick":
-        return line
-    entry = f"{ledger}#ledger-{verdict.id.lower()}"
-    link = f'<a href="{entry}" target="_blank">{verdict.id} in the ledger, from all seeds</a>'
-    return f"{line}<p>A quick look, from few seeds and steps. {link}</p>"
+    text = html.escape(str(verdict))
+    if verdict.size == "quick":
+        entry = f"{ledger}#ledger-{verdict.id.lower()}"
+        link = f'<a href="{entry}" target="_blank">{verdict.id} in the ledger, from all seeds</a>'
+        text = f"{text}\n\nA quick look, from few seeds and steps: {link}"
+    return f'<pre style="word-break: normal">{text}</pre>'
 
 
 def site():
