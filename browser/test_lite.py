@@ -108,7 +108,7 @@ class Reader:
         return log, code[first : first + len(log)], len(code)
 
     def foreign(self, *allowed):
-        host = self.address.split("/some/")[0]
+        host = self.address.split("/some/")[0] + "/"
         return [u for u in self.fetched if not u.startswith((host, "data:", "blob:", *allowed))]
 
 
