@@ -48,7 +48,7 @@ def add_launch(app, pagename, templatename, context, doctree):
 
 def add_lite(app, pagename, templatename, context, doctree):
     """Add the button that runs a chapter in the browser, if the JupyterLite is built (`make lite`)."""
-    if (Path(app.srcdir) / f"{pagename}.ipynb").exists() and (about := lite.made()):
+    if (Path(app.srcdir) / f"{pagename}.ipynb").exists() and (about := lite.made(Path(app.srcdir))):
         root = context["pathto"]("lite", 1).removesuffix("lite")
         context["header_buttons"].insert(0, lite.button(root, pagename, about["megabytes"]))
 
@@ -56,7 +56,7 @@ def add_lite(app, pagename, templatename, context, doctree):
 def copy_lite(app, exception):
     """Put the JupyterLite beside the pages."""
     if not exception and app.builder.name == "html":
-        lite.copy(Path(app.outdir))
+        lite.copy(Path(app.srcdir), Path(app.outdir))
 
 
 def add_book(app, pagename, templatename, context, doctree):

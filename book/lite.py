@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +187,9 @@ def write_notebooks(folder: Path, megabytes: int) -> None:
         nbformat.write(nb, folder / path.name)
 
 
-def chapters() -> list[Path]:
+def chapters(root: Path = ROOT) -> list[Path]:
     """Return the notebooks of the book."""
-    return sorted((ROOT / "chapters").glob("*.ipynb"))
+    return sorted((root / "chapters").glob("*.ipynb"))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -253,30 +253,27 @@ def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
     return about
 
 
-def inputs() -> str:
-    """Digest of what goes into the JupyterLite."""
+def inputs(root: Path = ROOT) -> str:
+    """Digest of what goes into the JupyterLite of the book in a folder."""
     digest = hashlib.sha256()
-    for path in (*chapters(), *_files("dlcore"), *_files("lite"), Path(__file__)):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for place in (*chapters(root), root / "dlcore", root / "lite", root / "book/lite.py"):
+        for path in (place, *sorted(place.rglob("*"))):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _files(folder: str) -> Iterator[Path]:
-    for path in sorted((ROOT / folder).rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path
 
 
 # --------------------------------------------------------------------------------------------------
 # The site
 
 
-def made() -> dict[str, Any] | None:
+def made(root: Path = ROOT) -> dict[str, Any] | None:
     """Tell what was built, None if nothing was, or from other chapters than those of now."""
-    if not MADE.exists():
+    path = root / "_build/lite/made.json"
+    if not path.exists():
         return None
-    about = json.loads(MADE.read_text("utf-8"))
-    return about if about["inputs"] == inputs() else None
+    about = json.loads(path.read_text("utf-8"))
+    return about if about["inputs"] == inputs(root) else None
 
 
 def button(root: str, page: str, size: int) -> dict[str, str]:
@@ -295,11 +292,11 @@ def button(root: str, page: str, size: int) -> dict[str, str]:
     }
 
 
-def copy(site: Path) -> None:
+def copy(root: Path, site: Path) -> None:
     """Put the JupyterLite into the site, or take out one that is out of date."""
     shutil.rmtree(site / "lite", ignore_errors=True)
-    if made():
-        shutil.copytree(SITE, site / "lite", copy_function=_link)
+    if made(root):
+        shutil.copytree(root / "_build/lite/site", site / "lite", copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:

@@ -197,31 +197,45 @@ def test_the_size_counts_everything_that_is_loaded(tmp_path):
 
 
 @pytest.fixture
-def built(tmp_path, monkeypatch):
-    """A JupyterLite of one file."""
-    monkeypatch.setattr(lite, "SITE", tmp_path / "site")
-    monkeypatch.setattr(lite, "MADE", tmp_path / "made.json")
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/file").write_text("x")
-    (tmp_path / "made.json").write_text(json.dumps({"inputs": lite.inputs(), "megabytes": 5}))
+def root(tmp_path):
+    """A book of one chapter, with a JupyterLite of one file."""
+    for name in ("chapters/01-one.ipynb", "dlcore/a.py", "lite/b.json", "book/lite.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("first")
+    (tmp_path / "_build/lite/site").mkdir(parents=True)
+    (tmp_path / "_build/lite/site/file").write_text("x")
+    about = {"inputs": lite.inputs(tmp_path), "megabytes": 5}
+    (tmp_path / "_build/lite/made.json").write_text(json.dumps(about))
     return tmp_path
 
 
-def test_it_is_copied_while_it_fits_the_chapters(built, monkeypatch):
-    lite.copy(built / "html")
-    assert (built / "html/lite/file").read_text() == "x"
-    assert lite.made()["megabytes"] == 5
-    monkeypatch.setattr(lite, "inputs", lambda: "a chapter has changed")
-    assert lite.made() is None
-    lite.copy(built / "html")
-    assert not (built / "html/lite").exists()
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chapters/01-one.ipynb",
+        "chapters/02-new.ipynb",
+        "dlcore/a.py",
+        "lite/b.json",
+        "book/lite.py",
+    ],
+)
+def test_it_is_taken_along_while_it_is_up_to_date(root, name):
+    assert lite.made(root)["megabytes"] == 5
+    lite.copy(root, root / "html")
+    assert (root / "html/lite/file").read_text() == "x"
+    (root / "dlcore/__pycache__").mkdir()
+    (root / "dlcore/__pycache__/a.pyc").write_text("no matter")
+    assert lite.made(root)
+    (root / name).write_text("second")
+    assert lite.made(root) is None
+    lite.copy(root, root / "html")
+    assert not (root / "html/lite").exists()
 
 
-def test_the_inputs_are_chapters_dlcore_and_settings(tmp_path, monkeypatch):
-    before = lite.inputs()
-    assert before == lite.inputs()
-    monkeypatch.setattr(lite, "chapters", lambda: [])
-    assert lite.inputs() != before
+def test_where_nothing_was_built_nothing_is_taken(tmp_path):
+    assert lite.made(tmp_path) is None
+    lite.copy(tmp_path, tmp_path / "html")
+    assert not (tmp_path / "html").exists()
 
 
 def test_the_button_says_how_much_it_loads():
