@@ -87,7 +87,7 @@ def take(source: Path, target: Path) -> None:
     contents = _read(source, due)
     found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     wrong = [
-        f"{name}: its SHA-256 is {found[name]}, Pyodide's lock says {digest}"
+        f"{name}: its SHA-256 is {found[name]}, the published file's is {digest}"
         if name in found
         else f"{name}: is missing"
         for name, digest in due.items()
@@ -225,6 +225,8 @@ def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
     shutil.rmtree(BUILD, ignore_errors=True)
     source = BUILD / "source"
     (source / "pypi").mkdir(parents=True)
+    if pyodide:
+        take(pyodide, BUILD / "pyodide")
     write_wheels(source / "pypi")
     for path in wheels.glob("*.whl"):
         shutil.copy(path, source / "pypi")
@@ -247,7 +249,7 @@ def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
     static.mkdir(exist_ok=True)
     shutil.copy(SETTINGS / LOCK, static)
     if pyodide:
-        take(pyodide, static / "pyodide")
+        shutil.move(BUILD / "pyodide", static / "pyodide")
     about = {"inputs": inputs(), "megabytes": size, "local": bool(pyodide)}
     MADE.write_text(json.dumps(about), "utf-8")
     return about
