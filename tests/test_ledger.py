@@ -74,8 +74,12 @@ def test_a_verdict_of_another_chapter_is_refused(tmp_path):
         ledger.collect(tmp_path)
 
 
+def test_each_claim_of_the_book_has_a_verdict():
+    assert [c["id"] for c in ledger.collect() if not c["written"] or not c["verdicts"]] == []
+
+
 def test_the_page_has_every_verdict_with_its_effect(monkeypatch, tmp_path):
-    for path in CHAPTERS:
+    for path in CHAPTERS[:-1]:  # the last one stands for a chapter that is not there yet
         shutil.copy(path, tmp_path)
     notebook(tmp_path)
     collect = ledger.collect
@@ -88,7 +92,8 @@ def test_the_page_has_every_verdict_with_its_effect(monkeypatch, tmp_path):
             assert all(ledger._text(name) in page for name in record["parts"])
     assert "units \\| saturate" in page
     assert "−0.205 decades [−∞, 0.5] against ≥ −1" in page
-    assert "This chapter is not written yet" in page
+    (tmp_path / CHAPTERS[-1].name).unlink()
+    assert "This chapter is not written yet" in ledger.as_markdown()
 
 
 def test_the_copy_for_programs_links_to_each_cell():
