@@ -92,8 +92,7 @@ def test_the_page_has_every_verdict_with_its_effect(monkeypatch, tmp_path):
             assert all(ledger._text(name) in page for name in record["parts"])
     assert "units \\| saturate" in page
     assert "−0.205 decades [−∞, 0.5] against ≥ −1" in page
-    (tmp_path / CHAPTERS[-1].name).unlink()
-    assert "This chapter is not written yet" in ledger.as_markdown()
+    assert "This chapter is not written yet" in page
 
 
 def test_the_copy_for_programs_links_to_each_cell():
