@@ -66,7 +66,7 @@ def test_every_line_of_code_is_there(text):
         for cell in nb["cells"]
         if cell["cell_type"] == "code"
         for line in "".join(cell["source"]).splitlines()
-        if re.sub(r"\s+", "", line) not in printed
+        if re.sub(r"\s+", "", unicodedata.normalize("NFKC", line)) not in printed
     ]
     # A line that a page's end divides has the page's number within.
     assert len(missing) <= 10, missing[:5]
