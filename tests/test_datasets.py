@@ -519,12 +519,13 @@ def test_licence_texts_lie_beside_the_data():
     folder = datasets.files("dlcore") / "data"
     assert "MIT" in (folder / "LICENSE-Fashion-MNIST.txt").read_text("utf-8")
     assert "Apache License" in (folder / "LICENSE-MNIST-1D.txt").read_text("utf-8")
-    found = hashlib.sha256((folder / FASHION).read_bytes()).hexdigest()
-    assert found in (folder / "README.md").read_text("utf-8")
+    assert "BSD 3-Clause" in (folder / "LICENSE-digits.txt").read_text("utf-8")
+    for name in (FASHION, "digits.npz"):
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert found in (folder / "README.md").read_text("utf-8")
 
 
 def test_digits():
-    pytest.importorskip("sklearn")
     data = datasets.digits()
     assert data.x_train.shape == (1000, 8, 8, 1)
     assert_standardized(data.x_train)
@@ -537,10 +538,20 @@ def test_digits():
         datasets.digits(train=1100)
 
 
-def test_digits_without_scikit_learn(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match="sklearn"):
-        datasets.digits()
+def test_digits_are_those_of_scikit_learn(monkeypatch):
+    source = pytest.importorskip("sklearn.datasets").load_digits()
+    split, seen = datasets._balanced_dataset, []
+    monkeypatch.setattr(datasets, "_balanced_dataset", lambda *a: seen.append(a) or split(*a))
+    datasets.digits()
+    ((x, y, *_),) = seen
+    assert x.dtype == source.images.dtype
+    assert (x[..., 0] == source.images).all()
+    assert (y == source.target).all()
+
+
+def test_digits_need_no_other_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert datasets.digits().name == "digits"
 
 
 # Full sets ----------------------------------------------------------------------------------
