@@ -11,21 +11,18 @@ import json
 import math
 import os
 import re
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from conftest import CHAPTERS, ROOT, SITE
+from conftest import CHAPTERS, ROOT, SITE, served
 
 PYODIDE = os.environ.get("PYODIDE")
 BUILT = (SITE / "lite").is_dir()
 NOTEBOOKS = sorted(p.stem for p in (ROOT / "chapters").glob("*.ipynb"))
 VERDICT = "application/vnd.dlcore.verdict+json"
 CDN = json.loads((ROOT / "lite/pyodide.json").read_text("utf-8"))["address"]
-FIRST_RESULT = (
-    120  # seconds from the click to the first output of a chapter's own cells, nothing cached
-)
+FIRST_RESULT = 120  # seconds from the click to the first output of a chapter's own cells
 WHOLE = 180  # seconds from first to last cell, as the site promises
 # Few steps leave rounding little time to grow: effects agree to the larger of these parts, of the interval's
 # half-width and of themselves.
@@ -308,7 +305,7 @@ def test_each_verdict_leads_to_the_ledger(ran):
         assert texts
         for record, text in zip(records(cells), texts, strict=True):
             assert "quick look" in text
-            assert f"{'chapters/appendix/ledger.html'}#ledger-{record['id'].lower()}" in text
+            assert f"chapters/appendix/ledger.html#ledger-{record['id'].lower()}" in text
 
 
 # --------------------------------------------------------------------------------------------------
@@ -337,11 +334,8 @@ class Public(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def public():
     """Where these files are; another port is another origin."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Public)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/full/"
-    server.shutdown()
-    server.server_close()
+    with served(Public) as host:
+        yield f"{host}/full/"
 
 
 def press(browser, address, public):

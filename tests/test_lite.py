@@ -180,6 +180,7 @@ def test_the_settings_name_one_python_and_no_index():
         data = lite.settings(local)["jupyter-config-data"]
         kernel = data["litePluginSettings"][lite.KERNEL]
         assert kernel["disablePyPIFallback"] is True
+        assert kernel["loadPyodideOptions"]["lockFileURL"] == "./static/pyodide-lock.json"
         assert kernel["pyodideUrl"].startswith(
             "./" if local else "https://cdn.jsdelivr.net/pyodide/v"
         )
@@ -372,7 +373,7 @@ def test_files_of_the_stand_in_are_read_by_the_package_and_the_other_way_round(p
             np.testing.assert_array_equal(found[name], a)
 
 
-@pytest.mark.parametrize("damage", ["short", "cut", "more", "moved", "kind", "json"])
+@pytest.mark.parametrize("damage", ["short", "cut", "more", "moved", "hole", "kind", "json"])
 def test_the_stand_in_refuses_damage(plain, damage):
     good = plain.save({"a": np.ones(4, dtype=np.float32)})
     bad = {
@@ -380,6 +381,7 @@ def test_the_stand_in_refuses_damage(plain, damage):
         "cut": good[:-1],
         "more": good + b"\0",
         "moved": good.replace(b"[0,16]", b"[4,20]"),
+        "hole": good.replace(b"[0,16]", b"[4,20]") + bytes(4),
         "kind": good.replace(b'"F32"', b'"F99"'),
         "json": good.replace(b'{"a"', b'x"a"'),
     }[damage]
