@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import os
 import re
 import sys
 import time
@@ -215,8 +216,11 @@ def _figure_problems(cell: NotebookNode) -> Iterator[str]:
             yield f"a figure without {field} (metadata mystnb: figure: {field})"
 
 
-def execute(path: Path) -> tuple[NotebookNode, float]:
-    """Run a notebook in its own folder with a fresh kernel; return it and the seconds it took."""
+def execute(path: Path, **environment: str) -> tuple[NotebookNode, float]:
+    """Run a notebook in its own folder with a fresh kernel; return it and the seconds it took.
+
+    ``environment`` is set for the kernel, beside what this process has.
+    """
     nb = nbformat.read(path, as_version=4)
     client = NotebookClient(
         nb,
@@ -227,7 +231,7 @@ def execute(path: Path) -> tuple[NotebookNode, float]:
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
     start = time.perf_counter()
-    client.execute()
+    client.execute(env=os.environ | environment)
     return nb, time.perf_counter() - start
 
 
