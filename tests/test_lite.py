@@ -462,3 +462,15 @@ def test_indices_fit_machines_of_32_bits(request):
     request.getfixturevalue("of_32_bits")
     for old, new in zip(usual, trained(), strict=True):
         np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
+
+
+def test_native_runs_are_made_as_on_other_processors_too(tmp_path, monkeypatch):
+    cell = nbformat.v4.new_code_cell("import os; print(os.environ.get('OPENBLAS_CORETYPE'))")
+    path = tmp_path / "one.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.setattr(lite, "chapters", lambda: [path])
+    lite.run_natively(tmp_path / "native")
+    for processor in ("", *lite.PROCESSORS):
+        ran = nbformat.read(tmp_path / "native" / processor / path.name, as_version=4)
+        assert ran.cells[0].outputs[0].text.strip() == (processor or "None")
