@@ -322,11 +322,15 @@ def found_python(folder):
 
 def check_that_it_may_change(folder, name):
     """Raise Refusal where the folder is somebody else's, or can't be an environment at all."""
-    choose = f"move it away, or choose another place: make VENV=.venv-book ... ({name} stays as it is)"
+    choose = (
+        f"move it away, or choose another place: make VENV=.venv-book ... ({name} stays as it is)"
+    )
     if not folder.is_dir():
         raise Refusal(f"{name} is not a folder: {choose}.")
     if not is_ours(folder) and not is_untouched(folder):
-        raise Refusal(f"{name} was not made by this Makefile, and there is something in it: {choose}.")
+        raise Refusal(
+            f"{name} was not made by this Makefile, and there is something in it: {choose}."
+        )
 
 
 def create(folder, name):
@@ -449,7 +453,9 @@ def main(arguments=None):
         print(problem, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError:
-        print(f"{options.folder[0]} could not be set up: the message above says why.", file=sys.stderr)
+        print(
+            f"{options.folder[0]} could not be set up: the message above says why.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         return 130
