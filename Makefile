@@ -27,7 +27,8 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export TQDM_DISABLE = 1
 
 # What a notebook's terminal or other work leaves in the environment would choose other drawing or other modules.
-unexport MPLBACKEND PYTHONPATH PYTHONHOME
+# Without bytecode (some containers forbid to write it) each of a hundred processes would compile all packages again.
+unexport MPLBACKEND PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

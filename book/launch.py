@@ -80,7 +80,7 @@ def git(folder: str | Path, *command: str) -> str:
 
 
 def _run_git(folder: str | Path, *command: str) -> str:
-    """Return what git prints, "" where it can't be had or fails; what a hook of git has set does not count."""
+    """Return what git prints, "" where it can't be had or fails; what a hook has set does not count."""
     environ = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     try:
         done = subprocess.run(

@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``dlcore.plots`` when it is first used: it needs a Matplotlib that can draw, training does not."""
+    """Import ``dlcore.plots`` when it is first used: only drawing needs a Matplotlib that can draw."""
     if name == "plots":
         return importlib.import_module("dlcore.plots")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
