@@ -33,7 +33,7 @@ unexport MPLBACKEND PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # FORCE is not a file either: whoever depends on it is always made.
-.PHONY: FORCE help book pdf lite test unit nbval notebooks quick serve lint format lock parity test-site test-launch test-lite newest lowest bench clean distclean
+.PHONY: FORCE help book pdf lite test check unit nbval notebooks quick serve lint format lock parity test-site test-launch test-lite newest lowest bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -108,8 +108,19 @@ quick: $(VENV)/.test ## run all notebooks at quick size, to see that they run; n
 
 test: unit nbval ## dlcore's tests with coverage, then each notebook against its stored outputs
 
+# A process for each core, at most eight; WORKERS=0 for one only (and for pytest's --pdb).
+WORKERS  ?= auto
+PARALLEL := --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
+# Python 3.12 and newer can tell coverage about each line only once.
+MEASURE  := COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+
+# What it leaves out: tests that take longer than five seconds or start processes, coverage, the chapters' runs, the site.
+check: lint ## one minute: formatting, types, the stored notebooks, the fast tests (NAME=training: only those named so)
+	$(BIN)/python -m book.notebooks check chapters/*.ipynb
+	$(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow and not processes' $(if $(NAME),-k '$(NAME)')
+
 unit: $(VENV)/.test ## dlcore's tests and doctests, with coverage
-	$(BIN)/python -m pytest --cov=dlcore --cov-report=term --cov-fail-under=97
+	$(MEASURE) $(BIN)/python -m pytest $(PARALLEL) --cov=dlcore --cov-report=term --cov-fail-under=97
 
 # One notebook at a time: each uses all cores, and two at once would distort each other's timings.
 nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
