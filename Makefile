@@ -114,10 +114,11 @@ PARALLEL := --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 # Python 3.12 and newer can tell coverage about each line only once.
 MEASURE  := COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
-# What it leaves out: tests that take longer than five seconds or start processes, coverage, the chapters' runs, the site.
+# What it leaves out: tests marked slow (five seconds) or thorough (processes, drawn examples, memory, benchmark), doctests
+# of book/, coverage, the chapters' runs, the site, PyTorch.
 check: lint ## one minute: formatting, types, the stored notebooks, the fast tests (NAME=training: only those named so)
 	$(BIN)/python -m book.notebooks check chapters/*.ipynb
-	$(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow and not processes' $(if $(NAME),-k '$(NAME)')
+	$(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow and not thorough' tests dlcore $(if $(NAME),-k '$(NAME)')
 
 unit: $(VENV)/.test ## dlcore's tests and doctests, with coverage
 	$(MEASURE) $(BIN)/python -m pytest $(PARALLEL) --cov=dlcore --cov-report=term --cov-fail-under=97

@@ -13,6 +13,8 @@ from benchmarks.cases import NETS, Case, start
 from benchmarks.measure import Disagreement, check
 from benchmarks.peers import OURS, PEERS, TORCH_PROCESSES
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -409,7 +409,7 @@ def test_random_templates_refuse(arguments, message):
         datasets.random_templates(**arguments)
 
 
-@pytest.mark.processes
+@pytest.mark.thorough
 def test_same_bits_in_another_process():
     code = (
         "from test_datasets import datasets, fingerprint\n"

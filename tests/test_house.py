@@ -426,7 +426,7 @@ assert "matplotlib" not in sys.modules
 """
 
 
-@pytest.mark.processes
+@pytest.mark.thorough
 @pytest.mark.parametrize("drawing", ["module://matplotlib_inline.backend_inline", "?"])
 def test_dlcore_needs_no_way_to_draw(drawing):
     environ = {**os.environ, "MPLBACKEND": drawing, "PYTHONPATH": str(ROOT)}
@@ -436,7 +436,7 @@ def test_dlcore_needs_no_way_to_draw(drawing):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.processes
+@pytest.mark.thorough
 def test_plots_come_when_they_are_used():
     code = """
 import sys

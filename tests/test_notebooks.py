@@ -386,7 +386,7 @@ def printing(stored, fresh):
     )
 
 
-@pytest.mark.processes
+@pytest.mark.thorough
 def test_nbval_with_our_comparison(tmp_path):
     image = new_code_cell("display({'text/plain': 'x'}, raw=True)", execution_count=1)
     image.outputs = [display(text_plain="x", image_png=png())]
@@ -428,7 +428,7 @@ def test_nbval_with_our_comparison(tmp_path):
     assert "outside the stored interval" in done.stdout
 
 
-@pytest.mark.processes
+@pytest.mark.thorough
 def test_nbval_refuses_another_size(tmp_path, monkeypatch):
     nbformat.write(good(), tmp_path / "sample.ipynb")
     (tmp_path / "conftest.py").write_text((ROOT / "chapters" / "conftest.py").read_text())

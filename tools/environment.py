@@ -454,7 +454,8 @@ def main(arguments=None):
         return 1
     except subprocess.CalledProcessError:
         print(
-            f"{options.folder[0]} could not be set up: the message above says why.", file=sys.stderr
+            f"{options.folder[0]} could not be set up (the first time it needs the network): see above.",
+            file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
