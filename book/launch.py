@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOSTS = ("github.com", "gitlab.com", "bitbucket.org")  # those that the theme knows
 BRANCH = "notebooks"
 CELL_ID = "install-dlcore"
+# With these git works on another repository than the one of the folder it is asked about.
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 # Runs on Colab, Kaggle, Binder and elsewhere; imports nothing that is not in Python itself.
 CELL = """\
 # Install dlcore, the book's package, unless it is here already (on Colab and Kaggle it is not).
@@ -66,12 +68,34 @@ def find_repository(srcdir: str | Path) -> str:
 
 
 def git(folder: str | Path, *command: str) -> str:
-    """Return what git prints, "" where there is no git, no repository or an error."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True)
-    except FileNotFoundError:
+    """Return what git prints about the repository of which ``folder`` is the top.
+
+    It is "" where there is no git, no repository or an error, and where the folder only lies within
+    somebody else's repository: a book unpacked there is no part of that one.
+    """
+    top = _run_git(folder, "rev-parse", "--show-toplevel")
+    if not top or not os.path.samefile(top, folder):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return _run_git(folder, *command)
+
+
+def _run_git(folder: str | Path, *command: str) -> str:
+    """Return what git prints, "" where it can't be had or fails; what a hook has set does not count."""
+    environ = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environ,
+        )
+    except OSError:
+        return ""
+    output = done.stdout.removesuffix("\n")
+    return output if done.returncode == 0 else ""
 
 
 def revision(folder: str | Path) -> str:

@@ -1,7 +1,10 @@
 """dlcore: many copies of a neural network trained at once, on NumPy or CuPy."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 # isort: off
-from dlcore import augmentation, datasets, gradcheck, meanfield, plots, probes, statistics
+from dlcore import augmentation, datasets, gradcheck, meanfield, probes, statistics
 from dlcore.activations import (
     ELU, GELU, SELU, Identity, LeakyReLU, Logistic, ReLU, Sigmoid, Softplus, Swish, Tanh,
 )  # fmt: skip
@@ -24,6 +27,9 @@ from dlcore.training import History, evaluate, fit
 from dlcore.transfer import cached
 # isort: on
 
+if TYPE_CHECKING:
+    from dlcore import plots
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -37,3 +43,15 @@ __all__ = [
     "gradcheck", "interval", "lr_grid", "meanfield", "mlp", "paired_difference",
     "plots", "probes", "setup", "statistics", "sweep", "verdict",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``dlcore.plots`` when it is first used: only drawing needs a Matplotlib that can draw."""
+    if name == "plots":
+        return importlib.import_module("dlcore.plots")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names of the package, those that are not imported yet as well."""
+    return sorted({*globals(), *__all__})

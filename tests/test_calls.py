@@ -23,7 +23,10 @@ LAYERS = {
     "Conv2D": (dl.Conv2D(2, 3, 3, padding="same"), (4, 6, 6, 2)),
     "MaxPool2D": (dl.MaxPool2D(2), (4, 6, 6, 2)),
 }
-LAYERS |= {c.__name__: (c(), (4, 6)) for c in small.subclasses(Activation)}
+LAYERS |= {
+    c.__name__: (c(), (4, 6))
+    for c in sorted(small.subclasses(Activation), key=lambda c: c.__name__)
+}
 ROW = re.compile(r"(?m)^\| `(\w+)`[^|]*\| (\d+) \| (\d+) \|$")
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LIMITS = {name: (int(up), int(down)) for name, up, down in ROW.findall(CONTRIBUTING)}

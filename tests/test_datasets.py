@@ -294,10 +294,10 @@ def test_mnist1d_smaller_training_parts_are_nested():
 
 
 def test_mnist1d_is_fast():
-    def seconds(**sizes):
-        start = time.perf_counter()
+    def seconds(**sizes):  # of this thread alone: other tests run beside it
+        start = time.thread_time()
         datasets.mnist1d(0, **sizes)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     assert min(seconds(train=4000, test=1000) for _ in range(3)) < 0.5
     assert min(seconds(train=3000, valid=1000, test=10_000) for _ in range(3)) < 1.0
@@ -409,6 +409,7 @@ def test_random_templates_refuse(arguments, message):
         datasets.random_templates(**arguments)
 
 
+@pytest.mark.thorough
 def test_same_bits_in_another_process():
     code = (
         "from test_datasets import datasets, fingerprint\n"

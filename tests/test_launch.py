@@ -1,6 +1,8 @@
 """Notebooks for the cloud: one cell more, which does nothing where dlcore is, and the links to them."""
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,6 +81,11 @@ def test_a_gpu_without_cupy_gets_the_right_one(cell, monkeypatch, answer, kind):
 
 
 def test_the_version_is_the_tag_or_the_commit(tmp_path, monkeypatch):
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+
     def git(*command):
         who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         subprocess.run(

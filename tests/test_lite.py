@@ -464,6 +464,7 @@ def test_indices_fit_machines_of_32_bits(request):
         np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
 
 
+@pytest.mark.thorough
 def test_native_runs_are_made_as_on_other_processors_too(tmp_path, monkeypatch):
     cell = nbformat.v4.new_code_cell("import os; print(os.environ.get('OPENBLAS_CORETYPE'))")
     path = tmp_path / "one.ipynb"
