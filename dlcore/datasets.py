@@ -85,7 +85,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", checks.integer("classes", self.classes, 2))
-        given = dict(checks.instance("ids", self.ids or {}, Mapping, "a mapping from part to ids"))
+        given: Any = {} if self.ids is None else self.ids
+        checks.instance("ids", given, Mapping, "a mapping from part to ids")
         unknown = sorted(map(str, set(given) - set(_PARTS)))
         checks.expect(not unknown, "ids", f"parts among {_PARTS}", unknown)
         came, ids = dict(vars(self)), {}
@@ -663,8 +664,8 @@ def full(
 
     folder = Path(pooch.os_cache("dlcore") if cache is None else cache) / name
     mirrors, sums = _FULL[name]["mirrors"], _FULL[name]["sha256"].items()
-    parts = [_read_idx(_fetch(pooch, file, sha256, mirrors, folder)) for file, sha256 in sums]
-    x, y, x_test, y_test = parts
+    files = [_read_idx(_fetch(pooch, file, sha256, mirrors, folder)) for file, sha256 in sums]
+    x, y, x_test, y_test = files
     (held,) = _balanced_rows(y, 10, {"valid": valid}, key)
     rest = np.delete(np.arange(len(y)), held)
     x, x_test = x[..., None], x_test[..., None]

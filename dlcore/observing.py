@@ -85,10 +85,10 @@ def _all_layers(values: Any) -> list[Layer]:
 
 
 def keep_new(network: Network, seen: list[Layer]) -> None:
-    """Let layers that have not run yet remember the pass of their copies ``seen``.
+    """Let layers that have not run yet remember the forward pass of their copies ``seen``.
 
-    So a new network can be looked into after it (``layer.a``, ``layer.dh``); where a layer has
-    remembered a pass of its own, that one stays.
+    So a new network can be looked into after it (``layer.a``); where a layer remembers a pass of its
+    own, that one stays.
     """
     for layer, made in zip(network.layers, seen, strict=True):
         for name, value in vars(made).items():

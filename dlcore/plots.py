@@ -7,6 +7,7 @@ Okabe and Ito's, which colour-blind readers can tell apart; more than seven arms
 line style too.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,8 +121,7 @@ def _band(
     ax: Axes, one: Any, x: str, style: dict[str, Any], label: str | None, log: bool, runs: bool
 ) -> list[str]:
     """Draw one arm, and return what has to be said of it."""
-    with np.errstate(divide="ignore"):
-        mean, low, high = mean_band(np.log(one.astype(float)) if log else one)
+    mean, low, high = mean_band(_logarithm(one) if log else one)
     if log:
         mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
     at = one[x].values
@@ -147,8 +147,8 @@ def _remark(ax: Axes, remarks: list[str]) -> None:
     """Write what a reader has to know in small letters inside the axes, each remark once."""
     text = "\n".join(dict.fromkeys(remarks))
     if text:
-        place = dict(transform=ax.transAxes, ha="left", va="bottom")
-        ax.text(0.01, 0.01, text, fontsize="x-small", color="0.35", **place)
+        style: dict[str, Any] = {"fontsize": "x-small", "color": "0.35", "va": "bottom"}
+        ax.text(0.01, 0.01, text, transform=ax.transAxes, **style)
 
 
 def layers(data: xr.DataArray, hue: str | None = None, **options: Any) -> Axes:
@@ -210,13 +210,20 @@ def _last_record(data: xr.DataArray) -> xr.DataArray:
 def _best(curve: xr.DataArray, better: str, log: bool) -> tuple[float, float] | None:
     """Return rate and mean of the best rate among those with the most runs, if there is any."""
     n = curve.notnull().sum("seed")
-    with np.errstate(divide="ignore"):
-        mean = np.exp(np.log(curve).mean("seed")) if log else curve.mean("seed")
+    with np.errstate(invalid="ignore"):
+        mean = (_logarithm(curve) if log else curve).mean("seed")
     mean = mean.where(np.isfinite(mean) & (n == n.max()))
     if not bool(mean.notnull().any()):
         return None
     place = int(mean.argmax("lr") if better == "higher" else mean.argmin("lr"))
-    return float(curve["lr"][place]), float(mean[place])
+    height = float(mean[place])
+    return float(curve["lr"][place]), math.exp(height) if log else height
+
+
+def _logarithm(data: xr.DataArray) -> xr.DataArray:
+    """Return the logarithm, −inf of 0."""
+    with np.errstate(divide="ignore"):
+        return data.copy(data=np.log(data.values.astype(np.float64)))
 
 
 def trajectories(

@@ -93,7 +93,7 @@ def ratio(
     Shapes: a and b ``(n,)``. Raises ValueError for values that are not positive, shapes that
     differ, NaN, fewer than two values, or too few for a median at this level.
     """
-    x, y = _pair(*(arm._labelled if isinstance(arm, Steps) else arm for arm in (a, b)), ndim=1)
+    x, y = _pair(_labelled(a), _labelled(b), ndim=1)
     if min(x.min(), y.min()) <= 0:
         raise ValueError(f"a and b: expected positive values, got {min(x.min(), y.min()):g}")
     if median:
@@ -145,8 +145,9 @@ def two_way_difference(
     split, ``(seeds, examples)``: such as ``[data[seed].test_ids for seed in seeds]``. Without it column
     j is the same example for all seeds. ``level`` (default 0.95).
 
-    In simulations at 95 % with 8 to 30 seeds (noise of seeds, of examples, of both or of single answers;
-    one test part or overlapping splits) it covered 94 to 98 %.
+    In simulations at 95 % with 8 to 30 seeds (noise of seeds, of examples or of both, right and wrong
+    answers; one test part, or overlapping splits) it covered 94 to 98 %; up to 99 % from 8 seeds that
+    hardly differ but in single answers.
     Raises ValueError for shapes or labels that differ, NaN, or fewer than two seeds or examples.
     Source: A. C. Cameron, J. B. Gelbach & D. L. Miller, Robust inference with multiway clustering,
     J. Business & Economic Statistics 29, 2011.
@@ -158,7 +159,7 @@ def two_way_difference(
     ids = None if ids is None else _ids("ids", ids, correct_a)
     a, b = _pair(correct_a, correct_b, ndim=2)
     difference = a - b
-    seeds, examples = difference.shape
+    seeds = len(difference)
     quantile = _t(level, seeds)
     names = _numbered("ids", ids, a.shape)
     mean = difference.mean()
@@ -213,8 +214,9 @@ def crossed_bootstrap(
     mean over the drawn seeds of the drawn images; its se is the spread of these means. The
     percentiles are not used: from few seeds they are too narrow, at a high level too noisy.
 
-    It over-covers, for it counts the noise of single answers three times: OVERCOVER.
-    `two_way_difference` covers what it says.
+    It over-covers, for it counts the noise of single answers three times: in simulations with such noise
+    intervals at 95 % covered 99.4 %, and were 1.2 to 1.6 times as wide as those of `two_way_difference`,
+    which covers what it says.
 
     Shapes: correct_a, correct_b ``(seeds, examples)``, 0 or 1 (100 for a result in points).
     images ``(seeds, examples)`` or ``(examples,)``: which image each value belongs to, such as
@@ -281,13 +283,6 @@ class Steps:
         vars(self).update(values=values, budget=budget, seeds=labels)
 
     @property
-    def _labelled(self) -> Any:
-        """The values under their labels, where there are any."""
-        if self.seeds is None:
-            return self.values
-        return xr.DataArray(self.values, {"seed": list(self.seeds)}, ["seed"])
-
-    @property
     def arrived(self) -> int:
         """Number of runs that reached the target."""
         return int(np.sum(self.values <= self.budget))
@@ -301,6 +296,15 @@ class Steps:
     def median(self) -> float:
         """Median over seeds; above the budget where fewer than half of the runs arrived."""
         return float(np.median(self.values))
+
+
+def _labelled(arm: Any) -> Any:
+    """Return the values of Steps under their labels, where there are any; other arms as they are."""
+    if not isinstance(arm, Steps):
+        return arm
+    if arm.seeds is None:
+        return arm.values
+    return xr.DataArray(arm.values, {"seed": list(arm.seeds)}, ["seed"])
 
 
 def steps_to_target(
@@ -327,7 +331,8 @@ def steps_to_target(
 
 def _curve_and_steps(curve: Any, at: Any) -> tuple[Any, Any, tuple[Any, ...] | None]:
     """Return a curve with evaluations last, its steps in the same order, and its labels of seeds."""
-    dims, own = getattr(curve, "dims", ()), getattr(at, "dims", ())
+    dims: tuple[Any, ...] = getattr(curve, "dims", ())
+    own: tuple[Any, ...] = getattr(at, "dims", ())
     if len(dims) == 2 and len(own) == 1:
         checks.expect(own[0] in dims, "at", f"a dimension of curve, {tuple(dims)}", tuple(own))
         curve = curve.transpose(..., own[0])
