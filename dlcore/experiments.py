@@ -19,6 +19,7 @@ from dlcore import checkpoints, checks
 from dlcore.batches import per_seed
 from dlcore.checkpoints import Checkpoint
 from dlcore.datasets import Dataset
+from dlcore.fingerprints import Fingerprints
 from dlcore.layers import Layer
 from dlcore.network import Network
 from dlcore.random import Streams
@@ -175,7 +176,7 @@ def sweep(
 def _kept(shards: list[Shard], checkpoint: Any) -> list[Shard]:
     """Return copies that keep their results in a folder, in files named by their fingerprints."""
     folder = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    known: dict[int, Any] = {}
+    known = Fingerprints()
     names = [checkpoints.fingerprint((checkpoints.code(), shard), known) for shard in shards]
     files = [replace(folder, path=Path(folder.path) / f"{name}.npz") for name in names]
     keepers = map(checkpoints.Keeper, files, ({"shard": name} for name in names))
