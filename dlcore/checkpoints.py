@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -99,10 +99,13 @@ class Keeper:
         Raises ``ValueError`` for a damaged file, one of another format, or one with other settings.
         """
         try:
-            found, about = _read(self.path)
-            form, theirs = about["format"], about["settings"]
+            raw = open(self.path, "rb")
         except FileNotFoundError:
             return None
+        try:
+            with raw:
+                found, about = _read(raw)
+            form, theirs = about["format"], about["settings"]
         except Exception as error:  # zip, NumPy and JSON have errors of their own
             due, came = "a checkpoint", f"another or damaged file{_kind(self.path)} ({error})"
             raise ValueError(f"{self.path}: expected {due}, got {came}; {_ADVICE}") from error
@@ -122,9 +125,9 @@ def on_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return hosted
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read(raw: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays of a file by name, and what it says of itself."""
-    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+    with np.load(raw, allow_pickle=False) as file:
         head, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
     about = json.loads(bytes(head))
     return dict(zip(about["names"], arrays, strict=True)), about

@@ -511,10 +511,11 @@ def _shallow(value: Any) -> str:
 def _module_of(value: Any, name: str) -> str | None:
     """Return the module where a value stands under its name."""
     claimed = getattr(value, "__module__", None)
-    for module in [sys.modules.get(str(claimed)), *list(sys.modules.values())]:
+    modules: list[Any] = [sys.modules.get(str(claimed)), *sys.modules.values()]
+    for module in modules:
         try:
             if functools.reduce(_member, name.split("."), module) is value:
-                return str(module.__name__)  # type: ignore[union-attr]
+                return str(module.__name__)
         except (KeyError, TypeError):
             continue
     return None
@@ -528,12 +529,11 @@ def _member(owner: Any, name: str) -> Any:
 def _at_its_name(value: type) -> bool:
     """Return whether a class stands in its module, and was not made in a function there."""
     try:
-        named = functools.reduce(
-            getattr, value.__qualname__.split("."), sys.modules[value.__module__]
-        )
+        module: Any = sys.modules[value.__module__]
+        named: Any = functools.reduce(getattr, value.__qualname__.split("."), module)
     except (AttributeError, KeyError):
         return False
-    return named is value
+    return bool(named is value)
 
 
 def _main(module: str | None) -> str:

@@ -250,8 +250,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     target = _target(path)
     if target.exists() and not target.is_file():  # a device or a pipe: nothing to be replaced
-        with open(target, "wb") as file:
-            yield file
+        with open(target, "wb") as special:
+            yield special
         return
     beside, file = _open_beside(target)
     try:
