@@ -31,6 +31,7 @@ Traces = frozenset[tuple[str, str]]
 _NONE: Traces = frozenset()
 _DEFINITION, _FILE, _VARIABLE = "definition", "file", "variable"
 _READS, _BLIND, _ASKS = "reads", "reads blindly", "asks the environment"
+_CIRCLE = "holds itself"
 
 _ADVICE = (
     "A checkpoint has to tell it from another one after a restart: hand over its content (numbers, arrays, "
@@ -143,7 +144,8 @@ class _Walk:
             return _plain(value)
         key = id(value), self.in_code
         if key in self.open:
-            return Found(f"itself {len(self.open) - self.open[key]}", _NONE, self.open[key])
+            circle = frozenset({(_CIRCLE, "")})
+            return Found(f"itself {len(self.open) - self.open[key]}", circle, self.open[key])
         for cache in (self.shared, self.own):
             if key in cache:
                 return cache[key][0]
@@ -155,8 +157,8 @@ class _Walk:
         del self.open[key]
         if found.lowest >= depth:
             found = found._replace(lowest=float("inf"))
-        alone = found.lowest == float("inf") and not found.traces
-        cache = self.shared if alone else self.own
+        # What holds no code and no circle has this digest wherever it is met.
+        cache = self.own if found.traces else self.shared
         cache[key] = found, value  # the value too, or another one might get its id
         return found
 
