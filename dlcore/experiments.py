@@ -43,7 +43,7 @@ PER_REPLICA = ("lr", "weight_decay")
 #: Replicas per shard at most: 10 small nets keep the cache (74 GFLOP/s; 39 with 20, 58 with 5, two cores).
 SHARD = 10
 #: Seconds that an interrupted sweep waits for its shards to end.
-PATIENCE = 0.8
+PATIENCE = 0.5
 _SENT = """Other processes import the functions and classes that a sweep sends: take mlp(...) or those of
 a module, not of a notebook, or an executor that sends their code, such as dask.distributed's. If a
 worker process ended otherwise, it was killed or had no memory left."""

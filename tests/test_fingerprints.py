@@ -114,8 +114,8 @@ WAYS = {
     "method": ("import nets\nit = nets.Net().make", "class"),
     "in a class": ("import nets\nclass it:\n    def f(self): return nets.Net()", "class"),
     "dataclass": (
-        "from dataclasses import dataclass\nimport nets\n@dataclass\nclass C:\n    f: object = nets.blueprint\n"
-        "it = C()",
+        "from dataclasses import dataclass\nimport nets\n@dataclass\nclass C:\n"
+        "    f: object = nets.blueprint\nit = C()",
         "blueprint",
     ),
     "factory": (
