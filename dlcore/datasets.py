@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
+from dlcore.random import seed_sequence
 
 Array = np.ndarray
 _PARTS = ("train", "valid", "test")
@@ -34,7 +35,7 @@ def _per_class(name: str, value: Any, classes: int, least: int = 0) -> int:
 
 
 def _key(seed: Any, purpose: int, name: str = "seed") -> np.random.SeedSequence:
-    return np.random.SeedSequence([checks.integer(name, seed, 0), purpose])
+    return seed_sequence(name, seed, purpose)
 
 
 def _read_json(file: str) -> Any:

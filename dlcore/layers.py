@@ -203,7 +203,8 @@ class Dropout(Layer):
         self.mask = None
         if not training or self.rate == 0:
             return x
-        keep = self.noise.uniform(x.shape) >= self.rate
+        # draws are float32: so is what they are compared with, for the same mask in float64
+        keep = self.noise.uniform(x.shape) >= float(np.float32(self.rate))
         self.mask = keep.astype(x.dtype) * (1 / (1 - self.rate))
         return x * self.mask
 
