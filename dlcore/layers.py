@@ -4,7 +4,9 @@ Arrays are ``(..., batch, features)``. A leading axis, when there is one, holds 
 the same with and without it. Names of parameters: upper case for weights, lower case for vectors.
 """
 
+import copy
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +19,9 @@ class Layer:
 
     ``shapes`` names the parameters with their shapes, without replica axis. The network allocates each
     parameter ``P`` and its gradient ``dP`` and sets both as attributes; ``backward`` writes gradients
-    in place. ``xp`` is the array module. With ``needs_dx = False`` (the lowest layer that learns)
-    nobody reads the gradient of the input, and a costly one is not computed.
+    in place. They are views of the network's memory and stay so: ``layer.P = values`` copies values of
+    the same shape into it. ``xp`` is the array module. With ``needs_dx = False`` (the lowest layer that
+    learns) nobody reads the gradient of the input, and a costly one is not computed.
 
     ``buffers`` names arrays that belong to the layer but are not learned: name to (shape without
     replica axis, start value). A layer with ``noisy = True`` draws from ``noise``, which the network
@@ -33,12 +36,44 @@ class Layer:
     noise: Any = None
     input_ndim: int | None = None
     needs_dx = True
+    #: Names of the arrays that lie in a network's memory.
+    attached: frozenset[str] = frozenset()
 
     if TYPE_CHECKING:  # parameters, gradients and buffers are attributes set by the network
 
         def __getattr__(self, name: str) -> Any: ...
 
-        def __setattr__(self, name: str, value: Any) -> None: ...
+    def attach(self, name: str, array: Any) -> None:
+        """Take an array of a network for the parameter, gradient or buffer ``name``."""
+        vars(self)[name] = array
+        vars(self)["attached"] = self.attached | {name}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what lies in a network's memory stays there and gets the values."""
+        if name in self.attached:
+            fill(self.xp, name, vars(self)[name], value)
+        elif not self.attached and self._belongs_to_network(name):
+            due = "a layer of a network, such as network.layers[0], to set it in"
+            raise ValueError(f"{name}: expected {due}, got one that no network holds yet")
+        else:
+            object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute; ``ValueError`` for what lies in a network's memory."""
+        checks.expect(name not in self.attached, name, "to stay in the network", "del")
+        object.__delattr__(self, name)
+
+    def _belongs_to_network(self, name: str) -> bool:
+        return name in self.shapes or name in self.buffers or name.removeprefix("d") in self.shapes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Copy all that the layer holds but the array module, which cannot be copied."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for name, value in vars(self).items():
+            shared = isinstance(value, ModuleType)
+            vars(made)[name] = value if shared else copy.deepcopy(value, memo)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave NumPy out, the class's own ``xp``: a module cannot be pickled."""
@@ -55,6 +90,27 @@ class Layer:
     def backward(self, dy: Any) -> Any:
         """Write parameter gradients; return the loss's gradient with respect to the input."""
         raise NotImplementedError
+
+
+def fill(xp: Any, name: str, own: Any, value: Any) -> None:
+    """Copy ``value`` into the array ``own`` of the module ``xp``; ``name`` is for the messages.
+
+    Raises ``ValueError`` for another shape, or numbers too large for the array's type, ``TypeError``
+    for what are no real numbers.
+    """
+    if value is own:  # what ``layer.W *= 2`` ends with
+        return
+    checks.expect(not isinstance(value, np.ma.MaskedArray), name, "no mask", "one", TypeError)
+    new = xp.asarray(value if hasattr(value, "dtype") else np.asarray(value))
+    checks.expect(new.dtype.kind in "fiub", name, "real numbers", new.dtype, TypeError)
+    checks.expect(new.shape == own.shape, name, f"shape {own.shape}", new.shape)
+    if xp is np and new.dtype != own.dtype:
+        with np.errstate(over="ignore"):
+            cast = new.astype(own.dtype)
+        kept = np.array_equal(np.isfinite(cast), np.isfinite(new))
+        checks.expect(kept, name, f"numbers within {own.dtype}", "larger ones")
+        new = cast
+    own[...] = new.copy() if xp.may_share_memory(new, own) else new
 
 
 class Dense(Layer):

@@ -58,6 +58,7 @@ class Optimizer(checks.Checked):
 
     def bind(self, network: Network) -> Optimizer:
         """Return a copy of this optimizer with zeroed state for ``network``."""
+        network.check_memory()
         count = len(network.layers)
         wrong = sorted(set(network.lr_factors) - set(range(count)))
         checks.expect(not wrong, "lr_factors", f"indices of layers below {count}", wrong)
