@@ -183,6 +183,9 @@ class BatchNorm(Layer):
     ``running_mean`` (0), ``running_var`` (1): ``(..., 1, features)``. ``momentum`` a = 0.1, the share
     of the new value as in PyTorch; ``epsilon`` = 1e-5. Raises ``ValueError`` for another shape, and
     for training with one row per feature, whose variance is none (Ioffe & Szegedy 2015).
+
+    Where a sum or square overflows in float32, NumPy computes that feature again in float64. If even
+    the variance is too large for float32, ``running_var`` is infinite, which marks the replica.
     """
 
     def __init__(
@@ -200,13 +203,18 @@ class BatchNorm(Layer):
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {"gamma": np.ones((1, self.features)), "beta": np.zeros((1, self.features))}
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def forward(self, x: Any, training: bool) -> Any:
         rows, self.training = self._rows(x), training
         mean = rows.mean(axis=-2, keepdims=True) if training else self.running_mean
         self.x_hat = rows - mean
-        var = self._variance(mean) if training else self.running_var
+        var = self._variance() if training else self.running_var
         self.scale = 1 / self.xp.sqrt(var + self.epsilon)
         self.x_hat *= self.scale
+        if training:
+            if self._overflowed():
+                mean, var = self._in_float64(rows, mean, var)
+            self._follow(mean, var)
         return self._like(self.x_hat * self.gamma + self.beta, x)
 
     def backward(self, dy: Any) -> Any:
@@ -219,17 +227,38 @@ class BatchNorm(Layer):
             rows = rows - (self.dbeta + self.x_hat * self.dgamma) / rows.shape[-2]
         return self._like(rows * (self.gamma * self.scale), dy)
 
-    def _variance(self, mean: Any) -> Any:
-        """Return the variance of the centred batch, and let running mean and variance follow."""
-        n, a = self.x_hat.shape[-2], self.momentum
-        if n < 2:
+    def _variance(self) -> Any:
+        """Return the variance of the centred batch."""
+        if self.x_hat.shape[-2] < 2:
             raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
-        var = (self.x_hat * self.x_hat).mean(axis=-2, keepdims=True)
+        return (self.x_hat * self.x_hat).mean(axis=-2, keepdims=True)
+
+    def _follow(self, mean: Any, var: Any) -> None:
+        """Let running mean and variance follow those of the batch."""
+        n, a = self.x_hat.shape[-2], self.momentum
         self.running_mean *= 1 - a
         self.running_mean += a * mean
         self.running_var *= 1 - a
         self.running_var += a * n / (n - 1) * var
-        return var
+
+    def _overflowed(self) -> bool:
+        """Return whether a scale on the host is 0, infinite or NaN."""
+        if self.xp is not np:
+            return False  # looking would mean to wait for the device
+        return not bool((np.isfinite(self.scale) & (self.scale > 0)).all())
+
+    def _in_float64(self, rows: Any, mean: Any, var: Any) -> tuple[Any, Any]:
+        """Set scale and normalised rows of the features that overflowed; return mean and variance."""
+        good = np.isfinite(self.scale) & (self.scale > 0)
+        wide = rows.astype(np.float64)
+        wide_mean = wide.mean(axis=-2, keepdims=True)
+        wide -= wide_mean
+        wide_var = (wide * wide).mean(axis=-2, keepdims=True)
+        scale = 1 / np.sqrt(wide_var + self.epsilon)
+        kind = self.scale.dtype
+        self.scale = np.where(good, self.scale, scale).astype(kind)
+        self.x_hat = np.where(good, self.x_hat, wide * scale).astype(kind)
+        return np.where(good, mean, wide_mean).astype(kind), np.where(good, var, wide_var).astype(kind)
 
     def _rows(self, x: Any) -> Any:
         most = self.input_ndim + self.gamma.ndim - 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 import math
 from collections import Counter
@@ -260,8 +261,16 @@ class Network:
 
         Inputs without the replica axis are shared by all replicas. ``training`` (default False) lets
         noise act and batch norm take the batch's statistics; frozen layers predict all the same.
+        What the layers keep for ``backward`` are copies: x and the output may be changed before it.
         """
         checks.expect(hasattr(x, "ndim"), "x", "an array", type(x).__name__, TypeError)
+        return self.run(x.copy(), training).copy()
+
+    def run(self, x: Any, training: bool = False) -> Any:
+        """Return what ``forward`` returns, without copies, for an x that nobody changes.
+
+        ``training`` as in ``forward``.
+        """
         x = self.spread(x) if training else x
         for i, layer in enumerate(self.layers):
             x = layer.forward(x, training and i not in self.frozen)
@@ -283,7 +292,7 @@ class Network:
         kept = folding.without_batch_norm(self.layers)
         seeds = self.streams.seeds if self.streams.shape else self.streams.seeds[-1]
         folded = Network(lambda: [layer for layer, _ in kept], seeds, self.backend)
-        for layer, values in kept:
+        for layer, (_, values) in zip(folded.layers, kept, strict=True):
             for name, value in values.items():
                 getattr(layer, name)[...] = value
         return folded
@@ -332,7 +341,7 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     default ``"he_normal"``), ``bias`` (start value, default 0), ``batch_norm`` (``"before"`` or ``"after"``
     the activation, default False), ``dropout`` (rate behind each hidden layer, default 0),
     ``input_dropout`` (rate on the inputs, default 0). The last layer gives logits. Raises ``TypeError``
-    or ``ValueError`` for sizes that are not positive integers.
+    or ``ValueError`` for sizes that are not positive integers, and for other options.
 
     >>> [type(layer).__name__ for layer in mlp([4, 3, 2])()]
     ['Dense', 'ReLU', 'Dense']
@@ -341,6 +350,8 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     checks.expect(good, "sizes", "a sequence of integers", repr(sizes), TypeError)
     for size in sizes:
         checks.integer("sizes", size, 1)
+    known = [name for name in inspect.signature(mlp_layers).parameters if name != "sizes"]
+    checks.names("mlp", options, known)
     blueprint = functools.partial(mlp_layers, tuple(sizes), **options)
     blueprint()  # refuses wrong options here, where they are given
     return blueprint

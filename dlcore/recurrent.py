@@ -56,7 +56,7 @@ class SimpleRNN(Layer):
     def backward(self, dy: Any) -> Any:
         for gradient in (self.dW, self.dU, self.db):
             gradient.fill(0)
-        dh, self.dh, dx = dy, [], []
+        dh, self.dh, dx = dy.copy(), [], []  # ``dh`` is kept: the caller may change dy
         for t in reversed(range(len(self.z))):
             self.dh.append(dh)
             dz = dh * self.activation.derivative(self.z[t], self.h[t + 1])

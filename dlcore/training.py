@@ -71,7 +71,7 @@ def _evaluate(network: Network, held: Part, loss: Any) -> tuple[np.ndarray, np.n
     total = correct = 0.0
     for start in range(0, held.n, CHUNK):
         x, y = held.chunk(start)
-        out = network.forward(x, training=False)
+        out = network.run(x)
         total = total + loss(out, y)[0] * (min(CHUNK, held.n - start) / held.n)
         correct = correct + loss.correct(out, y).sum(axis=-1)
     to_numpy = network.backend.to_numpy
@@ -106,7 +106,13 @@ def fit(
 
     Replica r ends with the bits that its seed gives alone (NumPy, one BLAS thread, which ``fit`` sets).
     With more ``blas_threads`` a single wide net trains faster, and equal to rounding only. A replica
-    whose loss is not finite at the end of an epoch is marked in ``diverged`` and frozen at zero weights.
+    whose loss, parameters, buffers or optimizer's state are not finite at the end of an epoch is marked
+    in ``diverged`` and frozen at zero weights.
+
+    Each call is a run of its own: the network goes on from its weights and running statistics, but
+    epochs count from 1 again, so that batches, noise and augmentation are those of the first run, the
+    schedule starts anew, and so does the optimizer, without memory. ``fit(epochs=3)`` twice is not
+    ``fit(epochs=6)``: give all epochs at once.
     Raises ``ValueError`` or ``TypeError`` for arguments out of range, and ``ValueError`` for a
     checkpoint that is damaged or another run's.
     """
@@ -129,6 +135,7 @@ def fit(
     last = -(-total // per_epoch)
     run.make_room([*range(evaluate_every, last, evaluate_every), last])
     done = 0 if checkpoint is None else run.resume(checkpoint, given, per_epoch)
+    run.sound = run.finite_arrays()
     with one_blas_thread(blas_threads), network.backend.quiet():
         for epoch in _bar(range(done + 1, last + 1), progress):
             span = range(per_epoch * (epoch - 1), min(total, per_epoch * epoch))
@@ -163,6 +170,7 @@ class _Run:
         self.done, self.diverged = np.zeros((), int), np.zeros(network.replicas, dtype=bool)
         self.train_loss = np.full(network.streams.shape, np.nan)
         self.keeper: checkpoints.Keeper | None = None
+        self.sound: np.ndarray | None = None  # what ``finite_arrays`` returned at the start
 
     def options(self, schedule, regularizers, augment, stopping, probe) -> None:
         """Check and keep what acts beside the loss."""
@@ -216,7 +224,7 @@ class _Run:
         for k in range(len(rates)):
             x, y = self.train.rows(order[..., k * batch_size : (k + 1) * batch_size])
             x = self.augment(x, noise) if self.augment else x
-            value, dy = self.loss(net.forward(x, training=True), y)
+            value, dy = self.loss(net.run(x, training=True), y)
             net.backward(dy)
             total += value
             for regularize in self.before_step:
@@ -233,6 +241,8 @@ class _Run:
         """Mark and freeze diverged replicas; at a record, evaluate and probe; keep the state."""
         shape = self.network.streams.shape
         bad, gone = ~np.isfinite(self.train_loss), self.stopped.reshape(shape)
+        if self.sound is not None:  # a loss may stay finite: an infinite second moment stops all steps
+            bad = bad | (self.sound & ~self.finite_arrays()).any(axis=0).reshape(shape)
         if record:
             for name, found in self._probe(before, gone).items():
                 self.probes.setdefault(name, []).append(found)
@@ -266,6 +276,18 @@ class _Run:
         found = {k: self.backend.to_numpy(v) for k, v in self.probe(self.network, before).items()}
         cut = found if gone.any() else {}
         return found | {k: np.where(gone[..., None], np.nan, value) for k, value in cut.items()}
+
+    def finite_arrays(self) -> np.ndarray:
+        """Return for each array of the network and the optimizer whether replicas have it finite (n, R)."""
+        net, xp = self.network, self.backend.xp
+        flat = (net.parameters, *self.optimizer.buffers)
+        arrays = [buffer[slot.start : slot.stop] for slot in net.slots for buffer in flat]
+        arrays += [getattr(layer, name) for layer in net.layers for name in layer.buffers]
+        if not arrays:
+            return np.ones((1, net.replicas), bool)
+        rows = [a.reshape(net.replicas, -1) for a in arrays]
+        largest = xp.stack([abs(row).max(axis=-1) for row in rows])
+        return np.isfinite(self.backend.to_numpy(largest))
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""
@@ -338,7 +360,7 @@ def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
 def _check_outputs(network: Network, held: Part, loss: Any) -> None:
     """Raise ``ValueError`` unless one row gets through the network and each class has an output."""
     with network.backend.quiet():
-        outputs = network.forward(held.x[:1], training=False).shape[-1]
+        outputs = network.run(held.x[:1]).shape[-1]
     enough = outputs >= held.classes if loss.kind == "labels" else outputs == held.classes
     checks.expect(enough, "network", f"{held.classes} outputs, one per class", outputs)
 
