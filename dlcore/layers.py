@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlcore import checks, initializers
+from dlcore.norms import mean_rows, sum_rows
 
 
 class Layer:
@@ -144,7 +145,7 @@ class Dense(Layer):
 
     def backward(self, dy: Any) -> Any:
         self.xp.matmul(self.x.mT, dy, out=self.dW)
-        dy.sum(axis=-2, keepdims=True, out=self.db)
+        sum_rows(dy, out=self.db)
         return dy @ self.W.mT if self.needs_dx else None
 
 
@@ -206,7 +207,7 @@ class BatchNorm(Layer):
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def forward(self, x: Any, training: bool) -> Any:
         rows, self.training = self._rows(x), training
-        mean = rows.mean(axis=-2, keepdims=True) if training else self.running_mean
+        mean = mean_rows(rows) if training else self.running_mean
         self.x_hat = rows - mean
         var = self._variance() if training else self.running_var
         self.scale = 1 / self.xp.sqrt(var + self.epsilon)
@@ -219,8 +220,8 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Any) -> Any:
         rows = dy.reshape(*dy.shape[:-4], -1, self.features) if self.images else dy
-        (rows * self.x_hat).sum(axis=-2, keepdims=True, out=self.dgamma)
-        rows.sum(axis=-2, keepdims=True, out=self.dbeta)
+        sum_rows(rows * self.x_hat, out=self.dgamma)
+        sum_rows(rows, out=self.dbeta)
         if not self.needs_dx:
             return None
         if self.training:
@@ -231,7 +232,7 @@ class BatchNorm(Layer):
         """Return the variance of the centred batch."""
         if self.x_hat.shape[-2] < 2:
             raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
-        return (self.x_hat * self.x_hat).mean(axis=-2, keepdims=True)
+        return mean_rows(self.x_hat * self.x_hat)
 
     def _follow(self, mean: Any, var: Any) -> None:
         """Let running mean and variance follow those of the batch."""

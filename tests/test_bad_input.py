@@ -1043,6 +1043,7 @@ NO_ROW = {
         ),
         ("activations.made", "called through mlp, SimpleRNN and meanfield"),
         ("norms.norm norms.shrink", "called through MaxNorm and clip_by_global_norm"),
+        ("norms.sum_rows norms.mean_rows", "called by layers"),
         ("checks.expect checks.checked", "what the other checks are made of"),
         ("network.mlp_layers", "called through mlp, whose rows are the same"),
         ("folding.without_batch_norm", "called through Network.fold_batch_norm"),
