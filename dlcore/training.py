@@ -141,8 +141,9 @@ def fit(
             span = range(per_epoch * (epoch - 1), min(total, per_epoch * epoch))
             record, before = epoch in run.recorded, None
             if run.active.any():
-                factors = [run.schedule(k, total) for k in span]
-                factors = [checks.per_replica("schedule", f, len(base)) for f in factors]
+                factors = [  # copied one by one: a function may return the same array each time
+                    checks.per_replica("schedule", run.schedule(k, total), len(base)) for k in span
+                ]
                 rates = np.array(factors) * (base * run.active)
                 before = run.epoch(epoch, batch_size, rates, decay, record)
             run.finish(epoch, record, before)

