@@ -230,8 +230,8 @@ class BatchNorm(Layer):
 
     def _variance(self) -> Any:
         """Return the variance of the centred batch."""
-        if self.x_hat.shape[-2] < 2:
-            raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
+        n = self.x_hat.shape[-2]
+        checks.expect(n > 1, "x", "more than one row per feature to train batch norm", n)
         return mean_rows(self.x_hat * self.x_hat)
 
     def _follow(self, mean: Any, var: Any) -> None:

@@ -26,7 +26,8 @@ class SoftmaxCrossEntropy:
     Shapes: logits ``(..., batch, classes)``, integer labels ``(..., batch)``. In nats. The logarithm is
     taken of the shifted sum, so that finite logits give the right value wherever it fits. A logit of
     minus infinity takes its class out: the value is finite unless it is the label's. Plus infinity,
-    which only an overflow gives, makes the value NaN.
+    which only an overflow gives, makes the value NaN. Raises ``ValueError`` for labels without a logit
+    (on a GPU, where looking would mean to wait, they count as a loss of 0).
     """
 
     kind = "labels"
@@ -40,6 +41,7 @@ class SoftmaxCrossEntropy:
         checks.expect(labels.dtype.kind in "iu", "labels", "integers", labels.dtype)
         if labels.shape[-1:] != logits.shape[-2:-1] or labels.ndim > logits.ndim - 1:
             raise ValueError(f"labels: expected shape (..., {batch}), got {labels.shape}")
+        _expect_range("labels", labels, 0, logits.shape[-1] - 1)
         z = logits - logits.max(axis=-1, keepdims=True)
         e = xp.exp(z)
         total = e.sum(axis=-1, keepdims=True)
@@ -80,7 +82,8 @@ class BinaryCrossEntropy:
 
     @_QUIET
     def __call__(self, logits: Any, targets: Any) -> tuple[Any, Any]:
-        _same_shape(logits, targets)
+        _same_shape("logits", logits, targets)
+        _expect_range("targets", targets, 0, 1)
         xp, batch = self.xp, logits.shape[-2]
         terms = self._terms(xp, logits, targets)
         value = terms.sum(axis=(-2, -1)) / batch
@@ -113,7 +116,7 @@ class MeanSquaredError:
 
     @_QUIET
     def __call__(self, y: Any, targets: Any) -> tuple[Any, Any]:
-        _same_shape(y, targets)
+        _same_shape("y", y, targets)
         error, n = y - targets, y.shape[-2] * y.shape[-1]
         value = (error * error).sum(axis=(-2, -1)) / n
         if _overflowed(self.xp, value):
@@ -143,9 +146,18 @@ def _expect_arrays(**given: Any) -> None:
         checks.expect(hasattr(a, "ndim"), name, "an array", type(a).__name__, TypeError)
     name, y = next(iter(given.items()))
     checks.expect(y.ndim >= 2, name, "axes (..., batch, classes)", y.shape)
+    checks.expect(min(y.shape[-2:]) > 0, name, "at least one row and one output", y.shape)
 
 
-def _same_shape(y: Any, targets: Any) -> None:
-    _expect_arrays(y=y, targets=targets)
+def _expect_range(name: str, a: Any, low: int, high: int) -> None:
+    """Raise ``ValueError`` for a host array with values out of range; a GPU's would mean to wait."""
+    if isinstance(a, np.ndarray):
+        found = a.min(), a.max()
+        inside = low <= found[0] and found[1] <= high
+        checks.expect(inside, name, f"values in {low}…{high}", f"{found[0]}…{found[1]}")
+
+
+def _same_shape(name: str, y: Any, targets: Any) -> None:
+    _expect_arrays(**{name: y, "targets": targets})
     fits = targets.shape[-2:] == y.shape[-2:] and targets.ndim <= y.ndim
     checks.expect(fits, "targets", f"shape (..., {y.shape[-2]}, {y.shape[-1]})", targets.shape)
