@@ -21,7 +21,9 @@ from dlcore.optimizers import (
 )  # fmt: skip
 from dlcore.random import Noise, Streams
 from dlcore.recurrent import SimpleRNN
-from dlcore.regularizers import L1, L2, EarlyStopping, MaxNorm, clip_by_norm
+from dlcore.regularizers import (
+    L1, L2, EarlyStopping, MaxNorm, clip_by_global_norm, clip_by_norm,
+)  # fmt: skip
 from dlcore.schedules import ReduceOnPlateau
 from dlcore.statistics import interval, paired_difference, verdict
 from dlcore.training import History, evaluate, fit
@@ -40,7 +42,8 @@ __all__ = [
     "MaxPool2D", "MeanSquaredError", "Momentum", "NAdam", "Nesterov", "Network", "Noise",
     "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau", "Sigmoid", "SimpleRNN",
     "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh", "augmentation",
-    "cached", "clip_by_norm", "cores", "datasets", "evaluate", "fit", "get_backend",
+    "cached", "clip_by_global_norm", "clip_by_norm", "cores", "datasets", "evaluate", "fit",
+    "get_backend",
     "gradcheck", "interval", "lr_grid", "meanfield", "mlp", "paired_difference",
     "plots", "probes", "setup", "statistics", "sweep", "verdict",
 ]  # fmt: skip

@@ -4,6 +4,8 @@ The array module is held as ``backend.xp``. Arrays cross between host and device
 ``asarray`` and ``to_numpy``.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import threading
@@ -33,6 +35,9 @@ class Backend:
 
     def __reduce__(self):
         return get_backend, (self.name, self.dtype.name)
+
+    def __deepcopy__(self, memo: dict) -> Backend:
+        return self  # nothing in it changes, and modules cannot be copied
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """Copy a host array to the device: the only way in. ``dtype`` defaults to the backend's."""

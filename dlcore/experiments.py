@@ -286,8 +286,7 @@ def _plan(
     seeds = _seeds(seeds)
     checks.function("network", network, "a function that makes layers")
     known = set(inspect.signature(network).parameters) | _FIT
-    unknown = sorted(set(settings) - known)
-    checks.expect(not unknown, "settings", f"names among {sorted(known)}", unknown, TypeError)
+    checks.names("settings", settings, known)
     chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
     fixed = {k: v for k, v in settings.items() if k not in chosen}
     _check_names(chosen, fixed)

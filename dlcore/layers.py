@@ -4,12 +4,15 @@ Arrays are ``(..., batch, features)``. A leading axis, when there is one, holds 
 the same with and without it. Names of parameters: upper case for weights, lower case for vectors.
 """
 
+import copy
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlcore import checks, initializers
+from dlcore.norms import mean_rows, sum_rows
 
 
 class Layer:
@@ -17,8 +20,9 @@ class Layer:
 
     ``shapes`` names the parameters with their shapes, without replica axis. The network allocates each
     parameter ``P`` and its gradient ``dP`` and sets both as attributes; ``backward`` writes gradients
-    in place. ``xp`` is the array module. With ``needs_dx = False`` (the lowest layer that learns)
-    nobody reads the gradient of the input, and a costly one is not computed.
+    in place. They are views of the network's memory and stay so: ``layer.P = values`` copies values of
+    the same shape into it. ``xp`` is the array module. With ``needs_dx = False`` (the lowest layer that
+    learns) nobody reads the gradient of the input, and a costly one is not computed.
 
     ``buffers`` names arrays that belong to the layer but are not learned: name to (shape without
     replica axis, start value). A layer with ``noisy = True`` draws from ``noise``, which the network
@@ -33,12 +37,44 @@ class Layer:
     noise: Any = None
     input_ndim: int | None = None
     needs_dx = True
+    #: Names of the arrays that lie in a network's memory.
+    attached: frozenset[str] = frozenset()
 
     if TYPE_CHECKING:  # parameters, gradients and buffers are attributes set by the network
 
         def __getattr__(self, name: str) -> Any: ...
 
-        def __setattr__(self, name: str, value: Any) -> None: ...
+    def attach(self, name: str, array: Any) -> None:
+        """Take an array of a network for the parameter, gradient or buffer ``name``."""
+        vars(self)[name] = array
+        vars(self)["attached"] = self.attached | {name}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what lies in a network's memory stays there and gets the values."""
+        if name in self.attached:
+            fill(self.xp, name, vars(self)[name], value)
+        elif not self.attached and self._belongs_to_network(name):
+            due = "a layer of a network, such as network.layers[0], to set it in"
+            raise ValueError(f"{name}: expected {due}, got one that no network holds yet")
+        else:
+            object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute; ``ValueError`` for what lies in a network's memory."""
+        checks.expect(name not in self.attached, name, "to stay in the network", "del")
+        object.__delattr__(self, name)
+
+    def _belongs_to_network(self, name: str) -> bool:
+        return name in self.shapes or name in self.buffers or name.removeprefix("d") in self.shapes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Copy all that the layer holds but the array module, which cannot be copied."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for name, value in vars(self).items():
+            shared = isinstance(value, ModuleType)
+            vars(made)[name] = value if shared else copy.deepcopy(value, memo)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave NumPy out, the class's own ``xp``: a module cannot be pickled."""
@@ -55,6 +91,27 @@ class Layer:
     def backward(self, dy: Any) -> Any:
         """Write parameter gradients; return the loss's gradient with respect to the input."""
         raise NotImplementedError
+
+
+def fill(xp: Any, name: str, own: Any, value: Any) -> None:
+    """Copy ``value`` into the array ``own`` of the module ``xp``; ``name`` is for the messages.
+
+    Raises ``ValueError`` for another shape, or numbers too large for the array's type, ``TypeError``
+    for what are no real numbers.
+    """
+    if value is own:  # what ``layer.W *= 2`` ends with
+        return
+    checks.expect(not isinstance(value, np.ma.MaskedArray), name, "no mask", "one", TypeError)
+    new = xp.asarray(value if hasattr(value, "dtype") else np.asarray(value))
+    checks.expect(new.dtype.kind in "fiub", name, "real numbers", new.dtype, TypeError)
+    checks.expect(new.shape == own.shape, name, f"shape {own.shape}", new.shape)
+    if xp is np and new.dtype != own.dtype:
+        with np.errstate(over="ignore"):
+            cast = new.astype(own.dtype)
+        kept = np.array_equal(np.isfinite(cast), np.isfinite(new))
+        checks.expect(kept, name, f"numbers within {own.dtype}", "larger ones")
+        new = cast
+    own[...] = new.copy() if xp.may_share_memory(new, own) else new
 
 
 class Dense(Layer):
@@ -88,7 +145,7 @@ class Dense(Layer):
 
     def backward(self, dy: Any) -> Any:
         self.xp.matmul(self.x.mT, dy, out=self.dW)
-        dy.sum(axis=-2, keepdims=True, out=self.db)
+        sum_rows(dy, out=self.db)
         return dy @ self.W.mT if self.needs_dx else None
 
 
@@ -127,6 +184,9 @@ class BatchNorm(Layer):
     ``running_mean`` (0), ``running_var`` (1): ``(..., 1, features)``. ``momentum`` a = 0.1, the share
     of the new value as in PyTorch; ``epsilon`` = 1e-5. Raises ``ValueError`` for another shape, and
     for training with one row per feature, whose variance is none (Ioffe & Szegedy 2015).
+
+    Where a sum or square overflows in float32, NumPy computes that feature again in float64. If even
+    the variance is too large for float32, ``running_var`` is infinite, which marks the replica.
     """
 
     def __init__(
@@ -144,36 +204,62 @@ class BatchNorm(Layer):
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {"gamma": np.ones((1, self.features)), "beta": np.zeros((1, self.features))}
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def forward(self, x: Any, training: bool) -> Any:
         rows, self.training = self._rows(x), training
-        mean = rows.mean(axis=-2, keepdims=True) if training else self.running_mean
+        mean = mean_rows(rows) if training else self.running_mean
         self.x_hat = rows - mean
-        var = self._variance(mean) if training else self.running_var
+        var = self._variance() if training else self.running_var
         self.scale = 1 / self.xp.sqrt(var + self.epsilon)
         self.x_hat *= self.scale
+        if training:
+            if self._overflowed():
+                mean, var = self._in_float64(rows, mean, var)
+            self._follow(mean, var)
         return self._like(self.x_hat * self.gamma + self.beta, x)
 
     def backward(self, dy: Any) -> Any:
         rows = dy.reshape(*dy.shape[:-4], -1, self.features) if self.images else dy
-        (rows * self.x_hat).sum(axis=-2, keepdims=True, out=self.dgamma)
-        rows.sum(axis=-2, keepdims=True, out=self.dbeta)
+        sum_rows(rows * self.x_hat, out=self.dgamma)
+        sum_rows(rows, out=self.dbeta)
         if not self.needs_dx:
             return None
         if self.training:
             rows = rows - (self.dbeta + self.x_hat * self.dgamma) / rows.shape[-2]
         return self._like(rows * (self.gamma * self.scale), dy)
 
-    def _variance(self, mean: Any) -> Any:
-        """Return the variance of the centred batch, and let running mean and variance follow."""
+    def _variance(self) -> Any:
+        """Return the variance of the centred batch."""
+        n = self.x_hat.shape[-2]
+        checks.expect(n > 1, "x", "more than one row per feature to train batch norm", n)
+        return mean_rows(self.x_hat * self.x_hat)
+
+    def _follow(self, mean: Any, var: Any) -> None:
+        """Let running mean and variance follow those of the batch."""
         n, a = self.x_hat.shape[-2], self.momentum
-        if n < 2:
-            raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
-        var = (self.x_hat * self.x_hat).mean(axis=-2, keepdims=True)
         self.running_mean *= 1 - a
         self.running_mean += a * mean
         self.running_var *= 1 - a
         self.running_var += a * n / (n - 1) * var
-        return var
+
+    def _overflowed(self) -> bool:
+        """Return whether a scale on the host is 0, infinite or NaN."""
+        if self.xp is not np:
+            return False  # looking would mean to wait for the device
+        return not bool((np.isfinite(self.scale) & (self.scale > 0)).all())
+
+    def _in_float64(self, rows: Any, mean: Any, var: Any) -> tuple[Any, Any]:
+        """Set scale and normalised rows of the features that overflowed; return mean and variance."""
+        good = np.isfinite(self.scale) & (self.scale > 0)
+        wide = rows.astype(np.float64)
+        wide_mean = wide.mean(axis=-2, keepdims=True)
+        wide -= wide_mean
+        wide_var = (wide * wide).mean(axis=-2, keepdims=True)
+        scale = 1 / np.sqrt(wide_var + self.epsilon)
+        kind = self.scale.dtype
+        self.scale = np.where(good, self.scale, scale).astype(kind)
+        self.x_hat = np.where(good, self.x_hat, wide * scale).astype(kind)
+        return np.where(good, mean, wide_mean).astype(kind), np.where(good, var, wide_var).astype(kind)
 
     def _rows(self, x: Any) -> Any:
         most = self.input_ndim + self.gamma.ndim - 2
@@ -203,7 +289,8 @@ class Dropout(Layer):
         self.mask = None
         if not training or self.rate == 0:
             return x
-        keep = self.noise.uniform(x.shape) >= self.rate
+        # draws are float32: so is what they are compared with, for the same mask in float64
+        keep = self.noise.uniform(x.shape) >= float(np.float32(self.rate))
         self.mask = keep.astype(x.dtype) * (1 / (1 - self.rate))
         return x * self.mask
 

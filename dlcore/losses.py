@@ -2,6 +2,10 @@
 
 ``loss(y, target)`` returns ``(value, dy)``; value has the shape of the replicas. Nothing is averaged
 over replicas, which would scale their gradients by one over their number.
+
+Where a float32 sum or square overflows, NumPy computes the value of that replica again in float64: it
+is infinite only if the mean itself does not fit. (On a GPU, where looking would mean to wait, it is
+infinite then too, which marks the replica as diverged.)
 """
 
 from typing import Any
@@ -10,6 +14,9 @@ import numpy as np
 
 from dlcore import checks
 
+#: What overflows is computed again or infinite; a warning would say no more.
+_QUIET = np.errstate(over="ignore", invalid="ignore")
+
 
 class SoftmaxCrossEntropy:
     r"""Cross-entropy of softmax(logits): :math:`-\frac1B\sum_i \ln p_{i,y_i}`.
@@ -17,27 +24,43 @@ class SoftmaxCrossEntropy:
     Its gradient is :math:`\partial z = (p - 1_y)/B`.
 
     Shapes: logits ``(..., batch, classes)``, integer labels ``(..., batch)``. In nats. The logarithm is
-    taken of the shifted sum, so that no finite logit overflows.
+    taken of the shifted sum, so that finite logits give the right value wherever it fits. A logit of
+    minus infinity takes its class out: the value is finite unless it is the label's. Plus infinity,
+    which only an overflow gives, makes the value NaN. Raises ``ValueError`` for labels without a logit
+    (on a GPU, where looking would mean to wait, they count as a loss of 0).
     """
 
     kind = "labels"
     xp: Any = np
     classes: Any = None
 
+    @_QUIET
     def __call__(self, logits: Any, labels: Any) -> tuple[Any, Any]:
         _expect_arrays(logits=logits, labels=labels)
         xp, batch = self.xp, logits.shape[-2]
         checks.expect(labels.dtype.kind in "iu", "labels", "integers", labels.dtype)
         if labels.shape[-1:] != logits.shape[-2:-1] or labels.ndim > logits.ndim - 1:
             raise ValueError(f"labels: expected shape (..., {batch}), got {labels.shape}")
+        _expect_range("labels", labels, 0, logits.shape[-1] - 1)
         z = logits - logits.max(axis=-1, keepdims=True)
         e = xp.exp(z)
         total = e.sum(axis=-1, keepdims=True)
         if self.classes is None or len(self.classes) != logits.shape[-1]:
             self.classes = xp.arange(logits.shape[-1])
         target = labels[..., None] == self.classes
-        log_p = (z - xp.log(total)) * target
-        return log_p.sum(axis=(-2, -1)) * (-1 / batch), (e / total - target) / batch
+        log_p = xp.where(target, z - xp.log(total), 0.0)
+        value = log_p.sum(axis=(-2, -1)) * (-1 / batch)
+        if _overflowed(xp, value):
+            value = _where_finite(value, self._wide(logits, labels, batch))
+        return value, (e / total - target) / batch
+
+    def _wide(self, logits: Any, labels: Any, batch: int) -> Any:
+        """Return the value, computed in float64."""
+        wide = logits.astype(np.float64)
+        z = wide - wide.max(axis=-1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+        target = labels[..., None] == self.classes
+        return np.where(target, log_p, 0.0).sum(axis=(-2, -1)) * (-1 / batch)
 
     def correct(self, logits: Any, labels: Any) -> Any:
         """Return whether the largest logit is the label's: bool ``(..., batch)``."""
@@ -50,18 +73,32 @@ class BinaryCrossEntropy:
     Its gradient is :math:`\partial z = (s(z) - t)/B`.
 
     Shapes: logits and targets ``(..., batch, outputs)``, targets in [0, 1]; summed over outputs, mean
-    over the batch. In nats.
+    over the batch. In nats. Computed as :math:`\ln(1+e^{-|z|}) + |z| w`, where w is t for negative and
+    1 − t for other z: no digit is lost for large z, and infinite ones on the target's side cost nothing.
     """
 
     kind = "values"
     xp: Any = np
 
+    @_QUIET
     def __call__(self, logits: Any, targets: Any) -> tuple[Any, Any]:
-        _same_shape(logits, targets)
+        _same_shape("logits", logits, targets)
+        _expect_range("targets", targets, 0, 1)
         xp, batch = self.xp, logits.shape[-2]
-        value = xp.logaddexp(logits, xp.zeros_like(logits)) - targets * logits
+        terms = self._terms(xp, logits, targets)
+        value = terms.sum(axis=(-2, -1)) / batch
+        if _overflowed(xp, value):
+            wide = self._terms(xp, logits.astype(np.float64), targets)
+            value = _where_finite(value, wide.sum(axis=(-2, -1)) / batch)
         s = 0.5 * xp.tanh(0.5 * logits) + 0.5
-        return value.sum(axis=(-2, -1)) / batch, (s - targets) / batch
+        return value, (s - targets) / batch
+
+    def _terms(self, xp: Any, logits: Any, targets: Any) -> Any:
+        """Return the loss of each output."""
+        size = abs(logits)
+        weight = xp.where(logits < 0, targets, 1 - targets)
+        wrong_side = xp.where(weight == 0, 0.0, size * weight)  # infinity times 0 would be NaN
+        return xp.log1p(xp.exp(-size)) + wrong_side
 
     def correct(self, logits: Any, targets: Any) -> Any:
         """Return whether all outputs fall on the target's side of 1/2: bool ``(..., batch)``."""
@@ -77,14 +114,30 @@ class MeanSquaredError:
     kind = "values"
     xp: Any = np
 
+    @_QUIET
     def __call__(self, y: Any, targets: Any) -> tuple[Any, Any]:
-        _same_shape(y, targets)
+        _same_shape("y", y, targets)
         error, n = y - targets, y.shape[-2] * y.shape[-1]
-        return (error * error).sum(axis=(-2, -1)) / n, error * (2 / n)
+        value = (error * error).sum(axis=(-2, -1)) / n
+        if _overflowed(self.xp, value):
+            wide = y.astype(np.float64) - targets
+            value = _where_finite(value, (wide * wide).sum(axis=(-2, -1)) / n)
+        return value, error * (2 / n)
 
     def correct(self, y: Any, targets: Any) -> Any:
         """Return whether the nearest whole numbers agree on all outputs: bool ``(..., batch)``."""
         return (abs(y - targets) < 0.5).all(axis=-1)
+
+
+def _overflowed(xp: Any, value: Any) -> bool:
+    """Return whether a value on the host is not finite; on a GPU looking would mean to wait."""
+    return xp is np and not np.isfinite(value).all()
+
+
+def _where_finite(value: Any, wide: Any) -> Any:
+    """Return float32 values where they are finite, else those computed in float64, as float32."""
+    with np.errstate(over="ignore"):
+        return np.where(np.isfinite(value), value, wide).astype(value.dtype)[()]
 
 
 def _expect_arrays(**given: Any) -> None:
@@ -93,9 +146,18 @@ def _expect_arrays(**given: Any) -> None:
         checks.expect(hasattr(a, "ndim"), name, "an array", type(a).__name__, TypeError)
     name, y = next(iter(given.items()))
     checks.expect(y.ndim >= 2, name, "axes (..., batch, classes)", y.shape)
+    checks.expect(min(y.shape[-2:]) > 0, name, "at least one row and one output", y.shape)
 
 
-def _same_shape(y: Any, targets: Any) -> None:
-    _expect_arrays(y=y, targets=targets)
+def _expect_range(name: str, a: Any, low: int, high: int) -> None:
+    """Raise ``ValueError`` for a host array with values out of range; a GPU's would mean to wait."""
+    if isinstance(a, np.ndarray):
+        found = a.min(), a.max()
+        inside = low <= found[0] and found[1] <= high
+        checks.expect(inside, name, f"values in {low}…{high}", f"{found[0]}…{found[1]}")
+
+
+def _same_shape(name: str, y: Any, targets: Any) -> None:
+    _expect_arrays(**{name: y, "targets": targets})
     fits = targets.shape[-2:] == y.shape[-2:] and targets.ndim <= y.ndim
     checks.expect(fits, "targets", f"shape (..., {y.shape[-2]}, {y.shape[-1]})", targets.shape)
