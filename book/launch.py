@@ -7,7 +7,10 @@ which the buttons lead, and the downloads of the site.
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,24 +21,24 @@ import nbformat
 from nbformat.v4 import new_code_cell
 
 import dlcore
+from book import first_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTS = ("github.com", "gitlab.com", "bitbucket.org")  # those that the theme knows
 BRANCH = "notebooks"
 CELL_ID = "install-dlcore"
-# Runs on Colab, Kaggle, Binder and elsewhere; imports nothing that is not in Python itself.
-CELL = """\
-# Install dlcore, the book's package, unless it is here already (on Colab and Kaggle it is not).
-import importlib.util
-import shutil
-
-if importlib.util.find_spec("dlcore") is None:
-    %pip install --quiet "{source}"
-    if shutil.which("nvidia-smi") and importlib.util.find_spec("cupy") is None:
-        version = !nvidia-smi | grep -o "CUDA Version: [0-9]*"
-        kind = "cuda13x" if version and version[0][-2:] >= "13" else "cuda12x"
-        %pip install --quiet cupy-{{kind}}
+# What folds the cell: Colab shows its title and the choice of SIZE, JupyterLab and Kaggle one line.
+FOLDED = {
+    "cellView": "form",
+    "jupyter": {"source_hidden": True},
+    "_kg_hide-input": True,
+}
+TITLE = """\
+# @title Run this first: it installs dlcore, the book's package, where it is missing
+# "quick" is a first look, "full" the book's numbers; "" is quick on Colab, Kaggle and Binder, else full.
+SIZE = ""  # @param ["", "quick", "full"]
 """
+TAKES = re.compile(r"\*\*It takes\*\*.*? and ((?:about )?[a-z -]+ minutes?) to run")
 
 
 def repository_url(address: str) -> str:
@@ -88,12 +91,30 @@ def source(folder: str | Path) -> str:
     return f"git+{url}@{revision(folder)}" if url else ""
 
 
+def cell_source(where: str, takes: str) -> str:
+    """Return the cell: a setting, the functions of ``book.first_cell``, and their call."""
+    text = inspect.getsource(first_cell)
+    functions = text[text.index("import importlib\n") :].rstrip()
+    return f"{TITLE}\n{functions}\n\n\nstart(SIZE, {json.dumps(where)}, {json.dumps(takes)})"
+
+
+def takes(nb: nbformat.NotebookNode) -> str:
+    """Return how long a chapter says that it runs.
+
+    >>> text = "- **It takes** an hour to read and about two minutes to run on two CPU cores."
+    >>> takes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]))
+    'about two minutes'
+    """
+    found = (TAKES.search(cell.source) for cell in nb.cells if cell.cell_type == "markdown")
+    return next((match[1] for match in found if match), "a few minutes")
+
+
 def with_install(nb: nbformat.NotebookNode, where: str) -> nbformat.NotebookNode:
     """Return a notebook with a first code cell that installs dlcore from ``where`` if it is missing.
 
     It stands after the title and opening text, and before the first cell of the chapter.
     """
-    cell = new_code_cell(CELL.format(source=where).rstrip(), id=CELL_ID)
+    cell = new_code_cell(cell_source(where, takes(nb)), id=CELL_ID, metadata=FOLDED)
     first = next(i for i, c in enumerate(nb.cells) if c.cell_type == "code")
     return nbformat.from_dict({**nb, "cells": [*nb.cells[:first], cell, *nb.cells[first:]]})
 
