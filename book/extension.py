@@ -71,14 +71,14 @@ def add_book(app, pagename, templatename, context, doctree):
 
 
 def copy_downloads(app, exception):
-    """Put the printed book into the site, and notebooks that install dlcore where it is missing."""
+    """Put the printed book into the site, and notebooks that read well elsewhere and install dlcore."""
     if exception or app.builder.name != "html":
         return
     if pdf.PDF.exists():
         shutil.copy(pdf.PDF, Path(app.outdir) / pdf.NAME)
-    where = launch.source(app.srcdir)
-    for path in Path(app.srcdir).glob("chapters/*.ipynb") if where else ():
-        nb = launch.with_install(nbformat.read(path, as_version=4), where)
+    where, site = launch.source(app.srcdir), launch.site_address(app.srcdir)
+    for path in Path(app.srcdir).glob("chapters/*.ipynb"):
+        nb = launch.launched(nbformat.read(path, as_version=4), path.stem, where, site)
         nbformat.write(nb, Path(app.outdir) / "_sources/chapters" / path.name)
 
 

@@ -15,13 +15,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import nbformat
 from nbformat.v4 import new_code_cell
 
 import dlcore
-from book import first_cell
+from book import copies, first_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTS = ("github.com", "gitlab.com", "bitbucket.org")  # those that the theme knows
@@ -109,6 +110,28 @@ def takes(nb: nbformat.NotebookNode) -> str:
     return next((match[1] for match in found if match), "a few minutes")
 
 
+def site_address(folder: str | Path) -> str:
+    """Return the address of the book's site: what BOOK_SITE_URL says, else GitHub's pages, else ""."""
+    if "BOOK_SITE_URL" in os.environ:
+        return os.environ["BOOK_SITE_URL"].rstrip("/") + "/" if os.environ["BOOK_SITE_URL"] else ""
+    return github_pages(find_repository(folder))
+
+
+def github_pages(url: str) -> str:
+    """Return where GitHub publishes the pages of a repository, "" for one that is elsewhere.
+
+    >>> github_pages("https://github.com/Someone/deep-nets")
+    'https://someone.github.io/deep-nets/'
+    >>> github_pages("https://github.com/someone/someone.github.io"), github_pages("https://gitlab.com/a/b")
+    ('https://someone.github.io/', '')
+    """
+    if not url.startswith("https://github.com/"):
+        return ""
+    owner, name = url.removeprefix("https://github.com/").split("/")
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
+
+
 def with_install(nb: nbformat.NotebookNode, where: str) -> nbformat.NotebookNode:
     """Return a notebook with a first code cell that installs dlcore from ``where`` if it is missing.
 
@@ -117,6 +140,16 @@ def with_install(nb: nbformat.NotebookNode, where: str) -> nbformat.NotebookNode
     cell = new_code_cell(cell_source(where, takes(nb)), id=CELL_ID, metadata=FOLDED)
     first = next(i for i, c in enumerate(nb.cells) if c.cell_type == "code")
     return nbformat.from_dict({**nb, "cells": [*nb.cells[:first], cell, *nb.cells[first:]]})
+
+
+def launched(nb: nbformat.NotebookNode, page: str, where: str, site: str = "") -> Any:
+    """Return the copy of a chapter that is launched or downloaded.
+
+    Captions and links are plain Markdown, and the first cell installs dlcore from ``where``, if that is
+    known. ``page`` is the notebook's name, such as ``01-gradients``; ``site`` the address of the book's site.
+    """
+    copy = copies.readable(nb, page, site)
+    return with_install(copy, where) if where else copy
 
 
 def buttons(url: str, page: str) -> list[dict[str, str]]:
@@ -146,11 +179,11 @@ def buttons(url: str, page: str) -> list[dict[str, str]]:
     ]
 
 
-def write(folder: Path, where: str) -> None:
+def write(folder: Path, where: str, site: str = "") -> None:
     """Write the branch ``notebooks``: the chapters, what Binder needs, and nothing else."""
     (folder / "chapters").mkdir(parents=True, exist_ok=True)
     for path in sorted((ROOT / "chapters").glob("*.ipynb")):
-        nb = with_install(nbformat.read(path, as_version=4), where)
+        nb = launched(nbformat.read(path, as_version=4), path.stem, where, site)
         nbformat.write(nb, folder / "chapters" / path.name)
     shutil.copytree(ROOT / "binder", folder / "binder", dirs_exist_ok=True)
     requirements = folder / "binder/requirements.txt"
@@ -170,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not where:
         print("The repository's address is not known: set BOOK_REPOSITORY_URL.", file=sys.stderr)
         return 1
-    write(Path(folder), where)
+    write(Path(folder), where, site_address(ROOT))
     return 0
 
 
