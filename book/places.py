@@ -49,12 +49,16 @@ CONDA = re.compile(r"/([\w.-]+?)-(\d[^-/]*)-[^-/]+\.(?:conda|tar\.bz2)")
 
 @dataclass(frozen=True)
 class Place:
-    """One list: its name, Python, where its versions are published, and the versions."""
+    """One list: its name, Python, where its versions are published, and the versions.
+
+    ``witness`` is the address of a page and what stands there while the list is in use; "" for none.
+    """
 
     name: str
     python: str
     published: str
     packages: dict[str, str]
+    witness: tuple[str, str] = ("", "")
 
     @property
     def kind(self) -> str:
@@ -87,7 +91,14 @@ def read(path: Path) -> Place:
     """Return the list in a file."""
     text = path.read_text("utf-8")
     settings = dict(re.findall(r"(?m)^# (python|published): (\S+)$", text))
-    return Place(path.stem, settings["python"], settings["published"], pins(text))
+    witness = re.findall(r"(?m)^# in use while (\S+) has: (.+)$", text)
+    return Place(
+        path.stem,
+        settings["python"],
+        settings["published"],
+        pins(text),
+        witness[0] if witness else ("", ""),
+    )
 
 
 def places() -> list[Place]:
@@ -122,8 +133,11 @@ def compare() -> list[str]:
     for place in places():
         try:
             found += differences(place, fetch(place.published))
+            page, words = place.witness
+            if page and words not in fetch(page):
+                found.append(f"{place.name}: no longer in use, for {page} does not have {words!r}")
         except urllib.error.URLError as error:
-            found.append(f"{place.name}: {place.published} cannot be read ({error})")
+            found.append(f"{place.name}: what it publishes cannot be read ({error})")
     return found
 
 
