@@ -50,7 +50,9 @@ def add_lite(app, pagename, templatename, context, doctree):
     """Add the button that runs a chapter in the browser, if the JupyterLite is built (`make lite`)."""
     if (Path(app.srcdir) / f"{pagename}.ipynb").exists() and (about := lite.made(Path(app.srcdir))):
         root = context["pathto"]("lite", 1).removesuffix("lite")
-        context["header_buttons"].insert(0, lite.button(root, pagename, about["megabytes"]))
+        folder, _, name = pagename.rpartition("/")
+        path = f"{folder}/{about['names'][f'{name}.ipynb']}"
+        context["header_buttons"].insert(0, lite.button(root, path, about["megabytes"]))
 
 
 def copy_lite(app, exception):

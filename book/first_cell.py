@@ -252,9 +252,9 @@ def start(size, source, takes):
     print(f"dlcore {version}, {where or 'this machine'}: {kind} computes ({why}); cores: {count}.")
     if size == "quick":
         print(
-            'Size "quick": few seeds and steps, about half a minute. Verdicts are a quick look and'
+            'Size "quick": few seeds and steps, half a minute to a minute. Verdicts are a quick'
         )
-        print("may differ from the book's, which come from all seeds.")
+        print("look and may differ from those of the book, which come from all seeds.")
         print(f'For those set SIZE = "full" above and run all cells again: {takes} on two cores.')
     else:
         print(f'Size "{size}": {takes} on two cores of a laptop, with NumPy.')
