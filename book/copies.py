@@ -17,6 +17,7 @@ from nbformat.v4 import new_markdown_cell
 from book import ledger
 
 API = "chapters/appendix/api.html"
+EXPLORABLES = "chapters/appendix/explorables.html"
 LEDGER = "chapters/appendix/ledger.html"
 EQUATION = re.compile(r"\$\$(?P<body>.+?)\$\$ \((?P<label>[\w-]+)\)", re.DOTALL)
 # Code in Markdown, where nothing is a link, or a link, whose text may hold code.
@@ -106,7 +107,8 @@ def link_text(
         if path.endswith(".ipynb") and files is not None and not anchor:
             return f"[{label}]({files.get(path, path)})"
         if not site:
-            return label if anchor else match[0]
+            beside = path.endswith(".ipynb") and not anchor  # another chapter, in the same folder
+            return match[0] if beside else label
         return f"[{label}]({site}{address(target, page)})"
 
     return CODE_OR_LINK.sub(change, text)
@@ -125,6 +127,8 @@ def address(target: str, page: str) -> str:
         return f"{API}#{anchor}"
     if not path and anchor.startswith("verdict-"):
         return f"{LEDGER}#{ledger.entry(anchor.removeprefix('verdict-'))}"
+    if not path and anchor.startswith("play-"):
+        return f"{EXPLORABLES}#{anchor}"
     if anchor.startswith("eq-"):
         anchor = f"equation-{anchor}"
     file = re.sub(r"\.(ipynb|md)$", "", path) or page

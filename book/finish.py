@@ -125,8 +125,8 @@ def excerpt(target: Tag) -> str:
         text = target.find_next_sibling("dd")
         first = text.find("p") if text else None
         label = "code" if "sig" in kinds else "strong"
-        head = re.sub(r"\s*(\[source\])?#?$", "", " ".join(target.get_text().split()))
-        head = head.replace("<", "&lt;")
+        head = signature(target) if "sig" in kinds else target.get_text()
+        head = re.sub(r"\s*#?$", "", " ".join(head.split())).replace("<", "&lt;")
         parts = [f"<p><{label}>{head}</{label}></p>", clean(first) if first else ""]
     elif str(target["id"]).startswith("ledger-"):
         parts = [clean(item, inside=True) if (item := target.find_parent("li")) else ""]
@@ -141,6 +141,30 @@ def excerpt(target: Tag) -> str:
     else:
         parts = []
     return "".join(parts)
+
+
+def signature(target: Tag) -> str:
+    """Return a function's name and the names of its parameters: types and defaults are on its page.
+
+    >>> text = '<dt><span class="descname">fit</span>(<em class="sig-param"><span class="n">net</span>: A</em>)'
+    >>> signature(BeautifulSoup(text, "html.parser").dt)
+    'fit(net)'
+    """
+    name = "".join(
+        part.get_text() for part in target.select(".property, .sig-prename, .sig-name, .descname")
+    )
+    parameters = target.select(".sig-param")
+    if not parameters and not target.select(".sig-paren"):
+        return name
+    return f"{name}({', '.join(_parameter(one) for one in parameters)})"
+
+
+def _parameter(tag: Tag) -> str:
+    """The name of a parameter, with its stars."""
+    stars = tag.find("span", class_="o", recursive=False)
+    mark = stars.get_text() if stars and set(stars.get_text()) == {"*"} else ""
+    named = tag.find("span", class_="n", recursive=False)
+    return mark + (named.get_text() if named else "")
 
 
 def clean(tag: Tag, inside: bool = False) -> str:

@@ -251,9 +251,7 @@ def start(size, source, takes):
     kind = {"numpy": "NumPy", "cupy": "CuPy"}[name]
     print(f"dlcore {version}, {where or 'this machine'}: {kind} computes ({why}); cores: {count}.")
     if size == "quick":
-        print(
-            'Size "quick": few seeds and steps, half a minute to a minute. Verdicts are a quick'
-        )
+        print('Size "quick": few seeds and steps, half a minute to a minute. Verdicts are a quick')
         print("look and may differ from those of the book, which come from all seeds.")
         print(f'For those set SIZE = "full" above and run all cells again: {takes} on two cores.')
     else:

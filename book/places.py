@@ -256,7 +256,8 @@ def environment(place: Place, python: Path) -> dict[str, str]:
     own = ("PYTHONPATH", "VIRTUAL_ENV", "MPLBACKEND", "CPU_LIMIT")
     kept = {k: v for k, v in os.environ.items() if k not in own and not k.startswith("DLCORE_")}
     path = f"{python.parent}{os.pathsep}{kept.get('PATH', '')}"
-    return kept | MARKS[place.kind] | {"PATH": path}
+    quiet = {"TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return kept | MARKS[place.kind] | quiet | {"PATH": path}
 
 
 def run_notebook(nb, name: str, folder: Path, env: dict[str, str]) -> None:

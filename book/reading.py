@@ -92,10 +92,21 @@ def link_terms(app, doctree):
     app.env.note_dependency(str(glossary))
     targets = terms(glossary.read_text("utf-8"))
     pattern, seen = _term_pattern(tuple(targets)), set()
+    _explain(doctree, pattern, targets)
     for paragraph in list(doctree.findall(nodes.paragraph)):
         for text in list(paragraph.findall(nodes.Text)):
             if not _inside(text, (*CLOSED, addnodes.pending_xref), paragraph):
                 _link_terms_in(app, text, pattern, targets, seen)
+
+
+def _explain(doctree, pattern, targets):
+    """Let prose that links a term to the API page lead to the glossary: a word is asked for, not a call."""
+    for link in doctree.findall(addnodes.pending_xref):
+        said = link.astext()
+        match = pattern.fullmatch(said)
+        names_a_call = any(isinstance(node, nodes.literal) for node in link.findall())
+        if match and not names_a_call and (link.get("reftarget") or "").startswith("dlcore."):
+            link["reftarget"] = targets[match[1].lower().replace("ization", "isation")]
 
 
 def _link_terms_in(app, text, pattern, targets, seen):
