@@ -33,7 +33,8 @@ unexport MPLBACKEND PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # FORCE is not a file either: whoever depends on it is always made.
-.PHONY: FORCE help book pdf lite test check unit nbval notebooks quick serve lint format lock parity test-site test-launch test-lite newest lowest bench clean distclean
+.PHONY: FORCE help book pdf lite test check unit nbval replicate planted notebooks quick serve lint format lock parity \
+        test-site test-launch test-launch-newest test-lite newest lowest bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -141,8 +142,14 @@ test-lite: $(VENV)/.test $(VENV_SITE)/.site ## run all chapters in Chromium (PYO
 	$(if $(PYODIDE),DLCORE_SIZE=quick $(BIN)/python -m book.lite native)
 	PYODIDE=$(PYODIDE) $(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . -rs -s browser/test_lite.py
 
-test-launch: $(VENV)/.book ## run a chapter as Colab would: a fresh environment, dlcore from this commit
+# In the package sets of Colab, Kaggle and Binder (tests/places): all chapters on Colab's newest, one on the others.
+# Then from the repository at this commit, as the launch buttons do.
+test-launch: $(VENV)/.test ## run chapters as Colab, Kaggle and Binder would, in their package sets
+	$(BIN)/python -m book.places run
 	MAKER=$(abspath $(BIN))/python PYTHON=$(PYTHON) tests/launch_from_scratch.sh
+
+test-launch-newest: $(VENV)/.test ## run one chapter in the package set of Colab's newest runtime
+	$(BIN)/python -m book.places run colab
 
 # In environments of their own, at quick size: with the newest releases, and with the lowest that pyproject.toml allows.
 # Old releases deprecate what newer ones of others do (matplotlib 3.8 with today's pyparsing): no error here.
