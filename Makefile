@@ -124,10 +124,18 @@ check: lint ## one minute: formatting, types, the stored notebooks, the fast tes
 unit: $(VENV)/.test ## dlcore's tests and doctests, with coverage
 	$(MEASURE) $(BIN)/python -m pytest $(PARALLEL) --cov=dlcore --cov-report=term --cov-fail-under=97
 
-# One notebook at a time: each uses all cores, and two at once would distort each other's timings.
+# One notebook at a time: each uses all cores, and two at once would distort each other's timings. The kernels run in
+# canonical arithmetic where the machine can do that; DLCORE_ARITHMETIC=nehalem shows what another processor would do.
 nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
 	@set -e; for notebook in $(wildcard chapters/*.ipynb); do \
 	  echo "$(NBVAL) $$notebook"; $(NBVAL) --durations=3 $$notebook; done
+
+# Hours: three more runs of all chapters. ONLY=03-activations takes one; what nbval has run is not run again.
+replicate: $(VENV)/.test ## run the book in other arithmetics and with other seeds, and store which words stood
+	$(BIN)/python -m book.replicate $(if $(ONLY),--only $(ONLY))
+
+planted: $(VENV)/.test ## plant faults in copies of the book and see that nbval finds each, in three arithmetics
+	$(BIN)/python -m book.planted
 
 # Only if there is something to compare: PyTorch is large.
 parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore with PyTorch, in an environment of its own
