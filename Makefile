@@ -185,7 +185,7 @@ format: $(VENV)/.test ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/.test ## resolve the locks anew (LOCK=--upgrade takes newer releases)
-	$(COMPILE) $(LOCK) pyproject.toml --group build --extra book --extra test --extra dev --output-file requirements.txt
+	$(COMPILE) $(LOCK) --constraint constraints.txt pyproject.toml --group build --extra book --extra test --extra dev --output-file requirements.txt
 	$(COMPILE) --constraint requirements.txt pyproject.toml --group build --extra book --output-file requirements-book.txt
 	echo uv | $(COMPILE) --constraint requirements.txt --output-file requirements-uv.txt -
 
