@@ -134,9 +134,9 @@ def two_way_difference(
 ) -> Interval:
     """Interval of mean(a - b) over seeds and test examples, both of which could have been others.
 
-    ``mean ± t sqrt(V)`` with the t quantile of n seeds (n - 1 degrees of freedom; of the examples, should
-    they be fewer) and the two-way cluster variance ``V = V(seed) + V(example) - V(cell)``, never less than ``V(seed)`` or
-    ``V(example)`` alone. With e the values of a - b less their mean, over N values in all,
+    ``mean ± t sqrt(V)`` with the t quantile of n seeds (n - 1 degrees of freedom; of the examples,
+    should they be fewer) and the two-way cluster variance ``V = V(seed) + V(example) - V(cell)``, never
+    less than ``V(seed)`` or ``V(example)`` alone. With e the values of a - b less their mean, over N values in all,
     ``V(c) = G / (G - 1) Σ_g (Σ e in cluster g)² / N²`` sums over the G seeds, the G examples, or the
     G cells of one seed and one example.
 
@@ -513,7 +513,7 @@ def _rounded(x):
 
 def _interval(mean, half, n, level) -> Interval:
     number = float if np.ndim(mean) == 0 else np.asarray
-    return Interval(number(mean), number(mean - half), number(mean + half), int(n), level)
+    return Interval(number(mean), number(mean - half), number(mean + half), int(n), float(level))
 
 
 def _median(x: np.ndarray, level: float) -> Interval:

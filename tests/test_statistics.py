@@ -668,6 +668,7 @@ def test_masks_without_masked_values_fractions_and_booleans_are_numbers():
     assert interval([Fraction(1), Fraction(2), 4]) == expected
     assert interval(np.float16(x)) == expected
     assert interval([True, False]).mean == 0.5
+    assert interval(np.array(x, object), xr.DataArray(0.95)) == expected
 
 
 def test_conditions_that_read_alike_are_refused():
