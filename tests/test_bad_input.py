@@ -499,6 +499,9 @@ WRONG = {
     ],
     dl.SoftmaxCrossEntropy.__call__: [
         ("labels", Y[:3], V, "shape (..., 4)", "(3,)"),
+        ("labels", Y[:0], V, "at least one example", "none"),
+        ("x", X * 1j, V, "numbers", "imaginary part"),
+        ("x", np.ma.masked_equal(X, 0), V, "numbers", "24 masked"),
         ("labels", np.zeros((2, 4), int), V, "shape (..., 4)", "(2, 4)"),
         ("labels", np.zeros(4), V, "integers", "float64"),
         ("labels", [0, 1, 2, 0], T, "an array", "list"),

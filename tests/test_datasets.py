@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dlcore as dl
 from dlcore import datasets
 
 PARTS = ("train", "valid", "test")
@@ -892,6 +893,20 @@ def test_derived_sets_share_what_stays_and_nobody_can_write():
                 assert not array.flags.writeable
                 with pytest.raises(ValueError, match="read-only"):
                     array[...] = 0
+
+
+def test_what_frozen_layers_make_keeps_ids_and_is_its_own():
+    data = datasets.digits(0, train=20, valid=10, test=30).flat()
+    for below in (dl.Dense(64, 8), dl.Dense(64, 64)):
+        net = dl.Network([below, dl.ReLU(), dl.Dense(below.fan_out, 10)], [1, 2], "numpy")
+        net.freeze(0)
+        _, outputs = dl.cached(net, data)
+        for made in outputs.values():
+            before = fingerprint(made)
+            assert np.array_equal(made.test_ids, data.test_ids)
+            assert not made.x_test.flags.writeable
+            net.parameters += 1
+            assert fingerprint(made) == before
 
 
 # Labelled arrays -----------------------------------------------------------------------------

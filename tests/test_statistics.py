@@ -668,6 +668,7 @@ def test_masks_without_masked_values_fractions_and_booleans_are_numbers():
     assert interval([Fraction(1), Fraction(2), 4]) == expected
     assert interval(np.float16(x)) == expected
     assert interval([True, False]).mean == 0.5
+    assert interval(np.array(x, object), xr.DataArray(0.95)) == expected
 
 
 def test_conditions_that_read_alike_are_refused():
@@ -739,6 +740,23 @@ def test_two_way_covers(kind, seeds, own_splits):
         i = two_way_difference(a, np.zeros_like(a), ids)
         hits += i.low <= 0 <= i.high
     assert 0.91 <= hits / 400 <= 0.995
+
+
+def test_two_way_variance_is_never_negative_nor_below_one_way():
+    """Where answers alternate, V(seed) and V(example) are 0 and V(cell) is not."""
+    a = np.where(np.add.outer(np.arange(4), np.arange(6)) % 2, 1.0, -1.0)
+    assert ends(two_way_difference(a, np.zeros_like(a))) == (0.0, 0.0)
+
+
+def test_two_way_of_few_examples_has_their_degrees_of_freedom():
+    """20 seeds cannot make up for 4 examples: with 19 degrees of freedom 86 % would be covered."""
+    rng, hits = np.random.default_rng(3), 0
+    for _ in range(400):
+        a = np.tile(rng.normal(0, 1, 4), (20, 1))
+        i = two_way_difference(a, np.zeros_like(a))
+        hits += i.low <= 0 <= i.high
+    assert hits / 400 == pytest.approx(0.95, abs=0.035)
+    assert i.n == 20
 
 
 def test_two_way_is_narrower_than_the_bootstrap_that_over_covers():
