@@ -32,7 +32,8 @@ INTERNET = {
 MEANINGS = (
     (
         r"name resolution|resolve host|getaddrinfo|new connection|network is unreachable"
-        r"|timed out|connection refused|no route to host|proxyerror|max retries",
+        r"|timed out|connection refused|no route to host|proxyerror|max retries"
+        r"|from versions: none\)",
         "{internet}",
     ),
     (
@@ -130,7 +131,7 @@ def pip(requirement):
         keep = os.path.join(folder, "keep.txt")
         with open(keep, "w") as file:
             file.write("\n".join(installed()) + "\n")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input"]
+        command = [sys.executable, "-m", "pip", "install", "--no-input"]
         command += ["--disable-pip-version-check", "--constraint", keep, requirement]
         # Nobody could answer a question for a password.
         environment = dict(os.environ, GIT_TERMINAL_PROMPT="0")

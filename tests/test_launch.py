@@ -80,6 +80,7 @@ class Machine:
 
     def pip(self, command):
         assert command[:4] == [sys.executable, "-m", "pip", "install"]
+        assert "--quiet" not in command  # then pip would not say which packages conflict
         self.kept = Path(command[command.index("--constraint") + 1]).read_text().split()
         self.asked.append(command[-1])
         name = "cupy" if "cupy" in command[-1] else "dlcore"
@@ -253,6 +254,10 @@ OFFLINE = (
     "name resolution\")': /simple/hatchling/\nERROR: Could not find a version that satisfies the "
     "requirement hatchling>=1.27\nERROR: No matching distribution found for hatchling>=1.27\n"
 )
+NONE = (
+    "ERROR: Could not find a version that satisfies the requirement matplotlib>=3.8.4 (from dlcore) "
+    "(from versions: none)\nERROR: No matching distribution found for matplotlib>=3.8.4 (from dlcore)\n"
+)
 CONFLICT = (
     "ERROR: Cannot install dlcore==0.1.0 because these package versions have conflicting dependencies.\n"
     "The conflict is caused by:\n    dlcore 0.1.0 depends on numpy>=2.0\n    The user requested "
@@ -265,6 +270,7 @@ CONFLICT = (
     [
         ("Kaggle", GIT.format("Could not resolve host: github.com"), "Kaggle's internet is off"),
         ("Kaggle", OFFLINE, "Kaggle's internet is off"),
+        ("Kaggle", NONE, "Kaggle's internet is off"),
         ("Colab", GIT.format("Could not resolve host: github.com"), "no way to the internet"),
         ("", "ConnectTimeoutError(... timed out. (connect timeout=15))", "no way to the internet"),
         ("", GIT.format("Failed to connect to 10.0.0.1 port 3128: Connection refused"), "no way to"),
