@@ -242,8 +242,11 @@ class _Run:
         """Mark and freeze diverged replicas; at a record, evaluate and probe; keep the state."""
         shape = self.network.streams.shape
         bad, gone = ~np.isfinite(self.train_loss), self.stopped.reshape(shape)
-        if self.sound is not None:  # a loss may stay finite: an infinite second moment stops all steps
-            bad = bad | (self.sound & ~self.finite_arrays()).any(axis=0).reshape(shape)
+        if (
+            self.sound is not None
+        ):  # a loss may stay finite: an infinite second moment stops all steps
+            spoilt = self.sound & ~self.finite_arrays()
+            bad = bad | spoilt.any(axis=-1).reshape(shape)
         if record:
             for name, found in self._probe(before, gone).items():
                 self.probes.setdefault(name, []).append(found)
@@ -279,16 +282,16 @@ class _Run:
         return found | {k: np.where(gone[..., None], np.nan, value) for k, value in cut.items()}
 
     def finite_arrays(self) -> np.ndarray:
-        """Return for each array of the network and the optimizer whether replicas have it finite (n, R)."""
+        """Return for each replica whether the network's and optimizer's arrays are finite ``(R, n)``."""
         net, xp = self.network, self.backend.xp
         flat = (net.parameters, *self.optimizer.buffers)
         arrays = [buffer[slot.start : slot.stop] for slot in net.slots for buffer in flat]
         arrays += [getattr(layer, name) for layer in net.layers for name in layer.buffers]
         if not arrays:
-            return np.ones((1, net.replicas), bool)
+            return np.ones((net.replicas, 1), bool)
         rows = [a.reshape(net.replicas, -1) for a in arrays]
-        largest = xp.stack([abs(row).max(axis=-1) for row in rows])
-        return np.isfinite(self.backend.to_numpy(largest))
+        ends = [xp.maximum(row.max(axis=-1), -row.min(axis=-1)) for row in rows]  # no large copies
+        return np.isfinite(self.backend.to_numpy(xp.stack(ends, axis=-1)))
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""
