@@ -92,7 +92,9 @@ class elastic(_Augmentation):
         """Return a Gaussian matrix for one axis; with rows of norm 1 it keeps the variance."""
         xp = noise.backend.xp
         places = xp.arange(n, dtype=x.dtype)
-        z = (places[:, None] - places) / max(self.sigma, 0.01)  # below, all but z = 0 vanishes anyway
+        z = (places[:, None] - places) / max(
+            self.sigma, 0.01
+        )  # below, all but z = 0 vanishes anyway
         matrix = xp.exp(-0.5 * z * z)
         return matrix / xp.sqrt((matrix * matrix).sum(axis=-1, keepdims=True))
 

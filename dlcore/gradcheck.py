@@ -38,7 +38,7 @@ def numerical(function: Callable[[], float], array: np.ndarray, step: float = 1e
     gradient = np.zeros_like(array)
     for i in np.ndindex(array.shape):
         old = array[i]
-        reach = step * max(1.0, abs(old) / 1000)
+        reach = step * max(1.0, float(abs(old)) / 1000)
         try:
             array[i] = old + reach
             high = function()

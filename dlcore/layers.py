@@ -259,7 +259,9 @@ class BatchNorm(Layer):
         kind = self.scale.dtype
         self.scale = np.where(good, self.scale, scale).astype(kind)
         self.x_hat = np.where(good, self.x_hat, wide * scale).astype(kind)
-        return np.where(good, mean, wide_mean).astype(kind), np.where(good, var, wide_var).astype(kind)
+        return np.where(good, mean, wide_mean).astype(kind), np.where(good, var, wide_var).astype(
+            kind
+        )
 
     def _rows(self, x: Any) -> Any:
         most = self.input_ndim + self.gamma.ndim - 2

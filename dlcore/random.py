@@ -92,7 +92,7 @@ class Streams:
             self.shape, self.seeds = (), (checks.integer("seeds", seeds, 0),)
         self.unique = tuple(dict.fromkeys(self.seeds))
         self.index = np.array([self.unique.index(s) for s in self.seeds])
-        self.index.setflags(write=False)
+        self.index.flags.writeable = False
 
     def draw(self, purpose: str, function: Draw, *index: int) -> np.ndarray:
         """Stack ``function(rng)`` over replicas: shape ``replicas + draw``, one draw per seed."""

@@ -360,7 +360,7 @@ class _Run:
         """
         if self.sound is None:
             return np.zeros(self.network.replicas, dtype=bool)
-        return (self.sound & ~self.finite_arrays()).any(axis=0)
+        return (self.sound & ~self.finite_arrays()).any(axis=-1)
 
     def _record(self, epoch: int, before: Any, stopped: np.ndarray, bad: np.ndarray) -> None:
         """Probe, evaluate and freeze; write down what was seen, and tell who watches.
@@ -425,16 +425,16 @@ class _Run:
         checks.expect(value.shape == before, own, f"shape {before} as at first", value.shape)
 
     def finite_arrays(self) -> np.ndarray:
-        """Return for each array of the network and the optimizer whether replicas have it finite (n, R)."""
+        """Return for each replica whether the network's and optimizer's arrays are finite ``(R, n)``."""
         net, xp = self.network, self.backend.xp
         flat = (net.parameters, *self.optimizer.buffers)
         arrays = [buffer[slot.start : slot.stop] for slot in net.slots for buffer in flat]
         arrays += [getattr(layer, name) for layer in net.layers for name in layer.buffers]
         if not arrays:
-            return np.ones((1, net.replicas), bool)
+            return np.ones((net.replicas, 1), bool)
         rows = [a.reshape(net.replicas, -1) for a in arrays]
-        largest = xp.stack([abs(row).max(axis=-1) for row in rows])
-        return np.isfinite(self.backend.to_numpy(largest))
+        ends = [xp.maximum(row.max(axis=-1), -row.min(axis=-1)) for row in rows]  # no large copies
+        return np.isfinite(self.backend.to_numpy(xp.stack(ends, axis=-1)))
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""

@@ -237,7 +237,9 @@ def test_batch_norm(size, epsilon):
         found[dtype] = y, dx, layer.running_mean, layer.running_var, layer.dgamma
     if epsilon == 0 and size < 1e-19:
         return  # squares below the smallest number: nothing divides by them but with epsilon
-    for name, narrow, wide in zip("y dx mean var dgamma".split(), *found.values(), strict=True):
+    for name, narrow, wide in zip(
+        ["y", "dx", "mean", "var", "dgamma"], *found.values(), strict=True
+    ):
         scale = np.abs(wide).max() if name != "var" else 1.0
         fits, room = np.abs(wide) <= MAX, 1e-5 * scale + 1e-44
         np.testing.assert_allclose(narrow[fits], wide[fits], rtol=1e-4, atol=room, err_msg=name)
@@ -290,7 +292,9 @@ def test_directions(kind, size):
                 directions.append(np.array(u))
         results[dtype] = directions, state
     (narrow, state), (wide, wide_state) = results.values()
-    fit = np.all([np.abs(s) <= MAX for s in wide_state], axis=0) if wide_state else np.ones(50, bool)
+    fit = (
+        np.all([np.abs(s) <= MAX for s in wide_state], axis=0) if wide_state else np.ones(50, bool)
+    )
     for found, expected in zip(narrow, wide, strict=True):
         np.testing.assert_allclose(found[fit], expected[fit], rtol=2e-4, atol=1e-30)
     for s, ws in zip(state, wide_state, strict=True):
@@ -374,7 +378,7 @@ def test_what_was_infinite_before_is_no_divergence():
 def test_means_over_many_rows(shape):
     """Relative errors stay far below a thousandth: losses, biases' gradients and batch statistics."""
     y = np.full(shape, 0.1, np.float32)
-    value, dy = dl.MeanSquaredError()(y, np.zeros(shape[-2:], np.float32))
+    value, _ = dl.MeanSquaredError()(y, np.zeros(shape[-2:], np.float32))
     np.testing.assert_allclose(value, 0.01, rtol=1e-4)
     seeds = range(2) if len(shape) == 3 else 0
     norm = dl.Network([dl.BatchNorm(3, momentum=1.0)], seeds, "numpy").layers[0]

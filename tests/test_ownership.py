@@ -60,7 +60,9 @@ def test_assignment_copies_into_the_memory_of_the_network(way):
     network.check_memory()
     for slot in network.slots:
         span = to_numpy(network.parameters[slot.start : slot.stop])
-        np.testing.assert_array_equal(span, to_numpy(getattr(network.layers[slot.layer], slot.name)).ravel())
+        np.testing.assert_array_equal(
+            span, to_numpy(getattr(network.layers[slot.layer], slot.name)).ravel()
+        )
 
 
 @pytest.mark.parametrize("way", ["plain", "replicas", "pickled", "copied"])
@@ -75,7 +77,9 @@ def test_assigned_weights_learn(way):
     history = dl.fit(network, data, lr=0.02, epochs=10)
     assert (dl.evaluate(network, data)[0] < 0.8 * before).all()
     assert not np.array_equal(network.layers[0].W, start)
-    np.testing.assert_allclose(history.valid_loss[..., -1], dl.evaluate(network, data)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        history.valid_loss[..., -1], dl.evaluate(network, data)[0], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,12 @@ def test_assigned_weights_learn(way):
         ("b", np.ones((2, 5)), ValueError, r"b: expected shape \(2, 1, 5\), got \(2, 5\)"),
         ("dW", np.ones((2, 5, 6)), ValueError, r"dW: expected shape \(2, 6, 5\), got \(2, 5, 6\)"),
         ("W", np.ones((2, 6, 5), complex), TypeError, "W: expected real numbers, got complex128"),
-        ("W", np.full((2, 6, 5), 1e39), ValueError, "W: expected numbers within float32, got larger"),
+        (
+            "W",
+            np.full((2, 6, 5), 1e39),
+            ValueError,
+            "W: expected numbers within float32, got larger",
+        ),
         ("W", "zeros", TypeError, "W: expected real numbers"),
         ("W", None, TypeError, "W: expected real numbers"),
         ("W", np.ma.ones((2, 6, 5)), TypeError, "W: expected no mask"),
@@ -200,7 +209,9 @@ def test_exchanged_layers_are_refused():
     """An optimizer would update an array that no layer reads."""
     one, other = net(), net([7, 8])
     one.layers[0] = other.layers[0]
-    with pytest.raises(ValueError, match="layers: expected the layers that the network was made with"):
+    with pytest.raises(
+        ValueError, match="layers: expected the layers that the network was made with"
+    ):
         dl.fit(one, small.blobs(), **FIT)
     fresh = net()
     fresh.layers[0] = dl.Dense(6, 5)
@@ -342,7 +353,9 @@ class Shift(Scale):
 def test_no_two_layers_draw_the_same_numbers():
     """Layers without W stand at one place in the count of weights: each has its own stream."""
     plain = net(layers=[dl.Dense(6, 6, "normal"), dl.Dense(6, 3)])
-    network = net(layers=[Scale(), Scale(), Shift(), dl.Dense(6, 6, "normal"), Scale(), dl.Dense(6, 3)])
+    network = net(
+        layers=[Scale(), Scale(), Shift(), dl.Dense(6, 6, "normal"), Scale(), dl.Dense(6, 3)]
+    )
     drawn = [network.layers[i].s.tobytes() for i in (0, 1, 2, 4)]
     drawn += [network.layers[3].W[:, :1].tobytes()]
     assert len(set(drawn)) == 5

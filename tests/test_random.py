@@ -116,7 +116,9 @@ def test_data_sets_have_a_stream_for_each_seed_and_purpose():
     assert len(found) == len(keys)
     old = np.random.default_rng(np.random.SeedSequence([5, 3]))
     assert digest(np.random.default_rng(seed_sequence("seed", 5, 3))) == digest(old)
-    large = [mnist1d(seed, train=10, valid=0, test=0).x_train.tobytes() for seed in (0, 2**32, 2**33)]
+    large = [
+        mnist1d(seed, train=10, valid=0, test=0).x_train.tobytes() for seed in (0, 2**32, 2**33)
+    ]
     assert len(set(large)) == 3
 
 
@@ -128,7 +130,9 @@ def test_device_keys_tell_index_and_seeds_apart():
         ((2**32,), (1,)), ((0, 1), (1,)), ((1,), (0, 1)), ((1,), (2**32,)),
     ]  # fmt: skip
     draws = [
-        backend.to_numpy(dl.Noise(Streams(seeds), backend, "noise", *index).uniform((len(seeds), 4)))
+        backend.to_numpy(
+            dl.Noise(Streams(seeds), backend, "noise", *index).uniform((len(seeds), 4))
+        )
         for seeds, index in keys
     ]
     assert len({draw.ravel()[:2].tobytes() for draw in draws}) == len(keys)
