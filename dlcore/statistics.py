@@ -136,7 +136,7 @@ def two_way_difference(
 
     ``mean ± t sqrt(V)`` with the t quantile of n seeds (n - 1 degrees of freedom; of the examples,
     should they be fewer) and the two-way cluster variance ``V = V(seed) + V(example) - V(cell)``, never
-    less than ``V(seed)`` or ``V(example)`` alone. With e the values of a - b less their mean, over N values in all,
+    less than ``V(seed)`` or ``V(example)`` alone. With e the N values of a - b less their mean,
     ``V(c) = G / (G - 1) Σ_g (Σ e in cluster g)² / N²`` sums over the G seeds, the G examples, or the
     G cells of one seed and one example.
 
