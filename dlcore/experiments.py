@@ -129,13 +129,10 @@ class Shard:
         return found
 
     def check(self) -> None:
-        """Raise what ``run`` would raise before its first step; one replica stands for all."""
-        seeds = self.seeds[:1]
-        data = self.data if isinstance(self.data, Dataset) else {seeds[0]: self.data[seeds[0]]}
-        own = {k: v[:1] if k in PER_REPLICA and np.ndim(v) else v for k, v in self.fit.items()}
+        """Raise what ``run`` would raise before its first step."""
         with backends.one_blas_thread(self.fit.get("blas_threads", 1)):
-            net = Network(self.network(**self.options), seeds, self.backend)
-            check_fit(net, data, **own)
+            net = Network(self.network(**self.options), self.seeds, self.backend)
+            check_fit(net, self.data, **self.fit)
 
     def _tested(self, net: Network, history: Any) -> dict[str, np.ndarray]:
         """Return loss and accuracy on the test part; of diverged replicas those of no answer."""
