@@ -301,6 +301,16 @@ class _Run:
             factors.append(checks.per_replica("schedule", factor, len(self.lr)))
         return np.array(factors) * (self.lr * self.active)
 
+    def on_device(self, rates: np.ndarray) -> tuple[Any, Any]:
+        """Return an epoch's learning rates on the device, and rates times decay (None: no decay).
+
+        These have one more column, 0, for the parameters that do not decay.
+        """
+        decay = self.decay
+        padded = np.append(rates * decay, np.zeros((len(rates), 1)), axis=1)
+        decays = self.backend.asarray(padded) if decay.any() else [None] * len(rates)
+        return self.backend.asarray(rates), decays
+
     def order(self, number: int) -> Any:
         """Return the rows of an epoch's batches in order, keyed by seed and epoch, on the device."""
         streams = self.network.streams
@@ -312,14 +322,12 @@ class _Run:
 
         Returns the parameters before the last step, where the probe will need them, else None.
         """
-        net, xp, asarray = self.network, self.backend.xp, self.backend.asarray
+        net, xp = self.network, self.backend.xp
         net.start_epoch(number)
         noise = Noise(net.streams, self.backend, "augment", number) if self.augment else None
         order, batch_size = self.order(number), self.length.batch_size
-        on_host = self.rates(number)
-        padded = np.append(on_host * self.decay, np.zeros((len(on_host), 1)), axis=1)
-        decays = asarray(padded) if self.decay.any() else [None] * len(on_host)
-        rates, last, before = asarray(on_host), len(on_host) - 1, None
+        rates, decays = self.on_device(self.rates(number))
+        last, before = len(rates) - 1, None
         keep = self.probe and number in self.recorded
         total = xp.zeros(net.streams.shape, dtype=self.backend.dtype)
         for k in range(len(rates)):
@@ -342,7 +350,7 @@ class _Run:
     def finish(self, epoch: int, before: Any) -> None:
         """Mark and freeze diverged replicas; at a record, evaluate and probe; keep the state."""
         stopped = self.stopped
-        bad = ~np.isfinite(self.train_loss).reshape(-1) | self._overflowed()
+        bad = ~np.isfinite(self.train_loss).ravel() | self._overflowed()
         if epoch in self.recorded:
             self._record(epoch, before, stopped, bad)
         else:
@@ -374,7 +382,7 @@ class _Run:
         valid, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
         if self.valid.n and self.active.any():
             valid, accuracy = _evaluate(self.network, self.valid, self.loss)
-            bad = bad | ~np.isfinite(valid).reshape(-1)
+            bad = bad | ~np.isfinite(valid).ravel()
         self._freeze(bad & self.active)
         diverged = self.diverged.reshape(shape)
         guessing = diverged & (self.valid.n > 0)

@@ -1135,6 +1135,7 @@ NO_ROW = {
         ("network.mlp_layers", "called through mlp, whose rows are the same"),
         ("folding.without_batch_norm", "called through Network.fold_batch_norm"),
         ("training.on_backend", "called through fit and evaluate"),
+        ("training.check", "called through sweep; what it raises is what fit raises"),
         ("backend.one_blas_thread", "called through fit, which has the row of blas_threads"),
         ("host_arrays.axes_of", "takes anything"),
         ("observing.copies observing.unchanged observing.keep_new", "called by dlcore only"),
@@ -1251,7 +1252,7 @@ def public():
         method = name.count(".") == 2
         if isinstance(thing, property) or (method and owner not in METHODS):
             continue
-        if name.startswith(("checkpoints.", "storage.")):  # called through fit, sweep and Network
+        if name.startswith(INSIDE):
             continue
         if inspect.isclass(thing) and thing.__init__ is object.__init__:
             continue
@@ -1259,6 +1260,8 @@ def public():
             yield name, thing
 
 
+#: Modules that are called through ``fit``, ``sweep`` and ``Network``.
+INSIDE = ("checkpoints.", "fingerprints.", "installed.", "interrupts.", "storage.")
 #: Classes whose methods have rows of their own; other classes' are called by dlcore.
 METHODS = ("Network", "Dataset", "Streams", "Noise")
 

@@ -1,8 +1,16 @@
 """What a checkpoint sees: all that code reaches, whatever the folder; and nothing that decides nothing."""
 
+import abc
+import collections
+import contextlib
+import enum
 import functools
 import importlib
+import logging
+import operator
 import os
+import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -479,9 +487,64 @@ def test_exceptions_that_are_caught_count():
     different(space("ValueError"), space("TypeError"), space("Exception"))
 
 
-def test_locks_and_caches_are_no_settings():
-    first = fingerprint({"lock": threading.Lock(), "a": 1})
-    assert fingerprint({"lock": threading.Lock(), "a": 1}) == first
+def test_locks_loggers_and_unseeded_generators_are_no_settings():
+    """Their state decides nothing, or is another one in each process."""
+    for make in (threading.Lock, threading.RLock, lambda: logging.Logger("x")):
+        assert fingerprint({"one": make(), "a": 1}) == fingerprint({"one": make(), "a": 1})
+    before = fingerprint([random.random, np.random.mtrand.rand])
+    random.random()
+    np.random.mtrand.rand()
+    assert fingerprint([random.random, np.random.mtrand.rand]) == before
+    assert fingerprint(random.Random(1)) != fingerprint(random.Random(2))
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def f(self): ...
+
+
+class Lazy:
+    @functools.cached_property
+    def value(self):
+        return 1
+
+    @functools.singledispatchmethod
+    def by_type(self, x):
+        return x
+
+
+Pair = collections.namedtuple("Pair", "a b")
+
+
+@contextlib.contextmanager
+def managed():
+    yield 1
+
+
+def matched(x):
+    match x:
+        case {"a": [1, *rest]}:
+            return rest
+        case Pair(a=1):
+            return re.compile("a")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Colour, Colour.RED, Abstract, Lazy, Lazy(), Pair, Pair(1, 2), managed, matched, re.compile("a+"),
+     np.vectorize(matched), np.mean, np.linalg.norm, np.dtype("f4"), operator.itemgetter(1),
+     collections.OrderedDict(a=1), collections.defaultdict(list, a=[1]), collections.deque([1], 3),
+     int | None, dl.initializers.get("he_normal"), dl.Network(dl.mlp([3, 2]), 0, "numpy")],
+    ids=str,
+)  # fmt: skip
+def test_values_of_many_kinds_have_fingerprints(value):
+    assert fingerprint(value) == fingerprint([value][0])
+    assert fingerprint([value]) != fingerprint([value, value])
 
 
 def test_many_functions_that_call_each_other():

@@ -492,6 +492,14 @@ def test_labels_that_are_tuples_come_through():
     assert runs.valid_loss.sel(sizes="(4, 4)").shape == (2, 1)
 
 
+def test_trials_have_the_shards_own_replicas():
+    """What has one value per replica fits a shard, and not one of its replicas alone."""
+    penalties = {"a": dl.L2([0.1, 0.2]), "b": dl.L2([0.0, 0.3])}
+    run = dict(lr=0.1, epochs=1, seeds=4, shard=2, backend="numpy")
+    runs = dl.sweep(PLAIN, small.blobs(), regularizers=penalties, **run)
+    assert runs.valid_loss.notnull().all()
+
+
 def test_check_is_fit_without_its_steps():
     network = dl.Network(PLAIN, 0, "numpy")
     before = network.parameters.tobytes()
