@@ -152,6 +152,9 @@ def test_nothing_lies_over_printed_text(visit, name):
     assert page.evaluate(script)  # on the screen there is something
     page.emulate_media(media="print")
     assert page.evaluate(script) == []
+    grounds = """() => [...document.querySelectorAll('article :is(mjx-container[display=true], pre)')]
+        .map(e => getComputedStyle(e).backgroundImage)"""
+    assert set(page.evaluate(grounds)) <= {"none"}  # shadows say that something scrolls
     assert page.locator("h1:visible").count() == 1  # the theme has one for paper
     for gone in ("#pst-back-to-top", ".bd-sidebar-primary", ".article-header-buttons", ".copybtn"):
         assert page.locator(f"{gone}:visible").count() == 0, gone
