@@ -6,6 +6,7 @@ The array module is held as ``backend.xp``. Arrays cross between host and device
 
 import contextlib
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -35,12 +36,17 @@ class Backend:
         return get_backend, (self.name, self.dtype.name)
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
-        """Copy a host array to the device: the only way in. ``dtype`` defaults to the backend's."""
+        """Copy a host array to the device: the only way in. ``dtype`` defaults to the backend's.
+
+        An array that is on the device already is only cast.
+        """
+        if on_device(x) and self.xp is not np:
+            return self.xp.asarray(x, dtype=dtype or self.dtype)
         return self.xp.asarray(np.asarray(x, dtype=dtype or self.dtype))
 
     def to_numpy(self, x: Any) -> np.ndarray:
         """Copy a device array to the host: the only way out; it waits for the device."""
-        return x.get() if hasattr(x, "get") else np.asarray(x)
+        return np.asarray(to_host(x))
 
     def synchronize(self) -> None:
         """Wait until all queued work is done (nothing to do on NumPy)."""
@@ -50,6 +56,37 @@ class Backend:
     def quiet(self) -> contextlib.AbstractContextManager:
         """Silence NumPy's floating-point warnings: a diverging replica is marked, not shouted."""
         return np.errstate(all="ignore") if self.xp is np else contextlib.nullcontext()
+
+
+def on_device(x: Any) -> bool:
+    """Return whether x is an array on a device, which NumPy must not touch."""
+    return hasattr(x, "__cuda_array_interface__") and hasattr(x, "get")
+
+
+def to_host(x: Any) -> Any:
+    """Return x itself, or its copy on the host: of a device array, or of a list or tuple of some.
+
+    A labelled array that holds one (``xarray``) is copied with its labels.
+    """
+    if on_device(x):
+        return x.get()
+    if isinstance(x, (list, tuple)) and any(map(on_device, x)):
+        return [to_host(one) for one in x]
+    if on_device(getattr(x, "data", None)) and hasattr(x, "dims"):
+        return x.copy(True, x.data.get())
+    return x
+
+
+def array_module(x: Any) -> ModuleType:
+    """Return the module whose functions take the array x: NumPy, or the module of a device array.
+
+    >>> array_module(np.zeros(3)).__name__
+    'numpy'
+    """
+    if not on_device(x):
+        return np
+    home = type(x).__module__.partition(".")[0]
+    return sys.modules[home]
 
 
 def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend:

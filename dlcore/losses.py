@@ -1,7 +1,8 @@
 """Losses: one value per replica, and the gradient of the mean over the batch.
 
 ``loss(y, target)`` returns ``(value, dy)``; value has the shape of the replicas. Nothing is averaged
-over replicas, which would scale their gradients by one over their number.
+over replicas, which would scale their gradients by one over their number. The array module is that
+of the arguments: host arrays in, host arrays out, and the same on a device.
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
+from dlcore.backend import array_module, on_device
 
 
 class SoftmaxCrossEntropy:
@@ -26,21 +28,27 @@ class SoftmaxCrossEntropy:
 
     def __call__(self, logits: Any, labels: Any) -> tuple[Any, Any]:
         _expect_arrays(logits=logits, labels=labels)
-        xp, batch = self.xp, logits.shape[-2]
+        xp, batch = array_module(logits), logits.shape[-2]
         checks.expect(labels.dtype.kind in "iu", "labels", "integers", labels.dtype)
         if labels.shape[-1:] != logits.shape[-2:-1] or labels.ndim > logits.ndim - 1:
             raise ValueError(f"labels: expected shape (..., {batch}), got {labels.shape}")
         z = logits - logits.max(axis=-1, keepdims=True)
         e = xp.exp(z)
         total = e.sum(axis=-1, keepdims=True)
-        if self.classes is None or len(self.classes) != logits.shape[-1]:
-            self.classes = xp.arange(logits.shape[-1])
-        target = labels[..., None] == self.classes
+        target = labels[..., None] == self._class_numbers(xp, logits.shape[-1])
         log_p = (z - xp.log(total)) * target
         return log_p.sum(axis=(-2, -1)) * (-1 / batch), (e / total - target) / batch
 
+    def _class_numbers(self, xp: Any, count: int) -> Any:
+        """Return 0 … count - 1 as an array of the module, made once."""
+        kept = self.classes
+        if kept is None or len(kept) != count or array_module(kept) is not xp:
+            self.classes = kept = xp.arange(count)
+        return kept
+
     def correct(self, logits: Any, labels: Any) -> Any:
         """Return whether the largest logit is the label's: bool ``(..., batch)``."""
+        _expect_one_place(logits=logits, labels=labels)
         return logits.argmax(axis=-1) == labels
 
 
@@ -58,13 +66,14 @@ class BinaryCrossEntropy:
 
     def __call__(self, logits: Any, targets: Any) -> tuple[Any, Any]:
         _same_shape(logits, targets)
-        xp, batch = self.xp, logits.shape[-2]
+        xp, batch = array_module(logits), logits.shape[-2]
         value = xp.logaddexp(logits, xp.zeros_like(logits)) - targets * logits
         s = 0.5 * xp.tanh(0.5 * logits) + 0.5
         return value.sum(axis=(-2, -1)) / batch, (s - targets) / batch
 
     def correct(self, logits: Any, targets: Any) -> Any:
         """Return whether all outputs fall on the target's side of 1/2: bool ``(..., batch)``."""
+        _expect_one_place(logits=logits, targets=targets)
         return ((logits > 0) == (targets > 0.5)).all(axis=-1)
 
 
@@ -84,6 +93,7 @@ class MeanSquaredError:
 
     def correct(self, y: Any, targets: Any) -> Any:
         """Return whether the nearest whole numbers agree on all outputs: bool ``(..., batch)``."""
+        _expect_one_place(y=y, targets=targets)
         return (abs(y - targets) < 0.5).all(axis=-1)
 
 
@@ -93,6 +103,19 @@ def _expect_arrays(**given: Any) -> None:
         checks.expect(hasattr(a, "ndim"), name, "an array", type(a).__name__, TypeError)
     name, y = next(iter(given.items()))
     checks.expect(y.ndim >= 2, name, "axes (..., batch, classes)", y.shape)
+    _expect_one_place(**given)
+
+
+def _expect_one_place(**given: Any) -> None:
+    """Raise ``TypeError`` where the second array is not where the first one is, host or device."""
+    (first, y), (name, target) = given.items()
+    here, there = on_device(y), on_device(target)
+    if here and not there:
+        due = f"an array on the device, as {first} is: backend.asarray({name}, dtype)"
+        checks.expect(False, name, due, "one on the host", TypeError)
+    if there and not here:
+        due = f"an array on the host, as {first} is: backend.to_numpy({name})"
+        checks.expect(False, name, due, "one on the device", TypeError)
 
 
 def _same_shape(y: Any, targets: Any) -> None:

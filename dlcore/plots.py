@@ -1,4 +1,4 @@
-"""Figures: matplotlib only, from labelled results on the host.
+"""Figures: matplotlib only, from labelled results; what lies on a device is copied to the host.
 
 Every function draws on ``ax`` (made if not given) and returns it. Bands are 95 % t intervals of the
 mean over ``seed``. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from dlcore import checks
+from dlcore.backend import to_host
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -31,12 +32,13 @@ def _with_dims(name: str, data: Any, *dims: str) -> Any:
     due, kinds = f"dimensions {dims}", (xr.DataArray, xr.Dataset)
     found = checks.instance(name, data, kinds, "an xarray.DataArray").dims
     checks.expect(set(dims) <= set(found), name, due, tuple(found))
-    return data
+    return to_host(data)
 
 
 def mean_band(values: Any, level: float = 0.95) -> tuple[Any, Any, Any]:
     """Return mean, low and high over ``seed``: the t interval at ``level``."""
-    n = _with_dims("values", values, "seed").sizes["seed"]
+    values = _with_dims("values", values, "seed")
+    n = values.sizes["seed"]
     checks.real("level", level, 0, 1, "()")
     mean = values.mean("seed")
     half = stats.t.ppf((1 + level) / 2, n - 1) * values.std("seed", ddof=min(n - 1, 1)) / np.sqrt(n)
@@ -53,7 +55,7 @@ def bands(
     the band. Lines differ in colour and marker, or are labelled by ``labels``, one per line. Raises
     ``ValueError`` for dimensions that are not there, or another number of labels.
     """
-    _with_dims("data", data, x, "seed", *([hue] if hue else []))
+    data = _with_dims("data", data, x, "seed", *([hue] if hue else []))
     groups = data[hue].values if hue else [None]
     if labels and len(labels) != len(groups):
         raise ValueError(f"labels: expected {len(groups)} labels, one per line, got {labels}")
@@ -93,7 +95,7 @@ def lr_sensitivity(data: xr.DataArray, hue: str | None = None, **options: Any) -
 
     ``data`` has dims ``lr``, ``seed`` and ``hue``; where it has ``epoch`` the last one is taken.
     """
-    _with_dims("data", data, "lr", "seed")
+    data = _with_dims("data", data, "lr", "seed")
     data = data.isel(epoch=-1) if "epoch" in data.dims else data
     ax = bands(data, "lr", hue, **options)
     ax.set_xscale("log")
@@ -113,7 +115,7 @@ def trajectories(
     ``surface`` has ``value(points)``, such as ``dlcore.datasets.ravine()`` (default: no contours).
     ``names`` labels the paths; ``ax`` is drawn on, a new one by default.
     """
-    paths, many = np.asarray(paths), len(names)
+    paths, many = np.asarray(to_host(paths)), len(names)
     good = paths.ndim == 3 and paths.shape[-1] == 2
     checks.expect(good, "paths", "shape (n, steps, 2)", paths.shape)
     checks.expect(many == len(paths), "names", f"{len(paths)} names, one per path", many)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from dlcore import checks
 from dlcore.activations import Activation
+from dlcore.backend import to_host
 from dlcore.losses import SoftmaxCrossEntropy
 from dlcore.network import Network
 from dlcore.training import on_backend
@@ -80,12 +81,12 @@ def signals(
     ``delta_rms`` (root mean square of the loss's gradient with respect to z), ``gradient_rms`` (of dW);
     of the activation that follows (NaN where none does): ``mean`` and ``output_variance``,
     ``saturated`` (share of unit outputs with :math:`|\phi'|` < ``saturated_below``), ``dead`` (share of
-    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host arrays. Of
+    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host or device arrays. Of
     images, units are channels, and places count as batch. Raises
     ``ValueError`` for labels without an output, or a network without weights.
     """
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
-    backend, labels = network.backend, np.asarray(labels)
+    backend, labels = network.backend, np.asarray(to_host(labels))
     weight_slots(network)
     checks.real("saturated_below", saturated_below, 0)
     a, rows = network.spread(backend.asarray(x)), []

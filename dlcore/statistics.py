@@ -1,7 +1,7 @@
 """Intervals and verdicts: what turns the numbers of an experiment into a word.
 
-Every function takes host arrays (NumPy or xarray) with one value per seed, and refuses NaN:
-a run that diverged counts at chance accuracy, it is never left out.
+Every function takes arrays (NumPy, xarray or the device's, which are copied) with one value per seed,
+and refuses NaN: a run that diverged counts at chance accuracy, it is never left out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from dlcore import checks
+from dlcore.backend import to_host
 
 ARRIVED = 0.9  # share of runs that must reach the target before a ratio is more than a bound
 CLEAR = 0.25  # margin, in half-widths, that a verdict needs: rounding alone moves a mean by less
@@ -92,7 +93,8 @@ def ratio(
     Shapes: a and b ``(n,)``. Raises ValueError for values that are not positive, shapes that
     differ, NaN, fewer than two values, or too few for a median at this level.
     """
-    x, y = _pair(getattr(a, "values", a), getattr(b, "values", b), ndim=1)
+    one, two = (getattr(to_host(arm), "values", arm) for arm in (a, b))
+    x, y = _pair(one, two, ndim=1)
     if min(x.min(), y.min()) <= 0:
         raise ValueError(f"a and b: expected positive values, got {min(x.min(), y.min()):g}")
     if median:
@@ -146,7 +148,11 @@ def crossed_bootstrap(
     difference = a - b
     alone = interval(difference.mean(axis=1), level)
     checks.integer("resamples", resamples, 100)
-    ids = np.broadcast_to(np.arange(a.shape[1]), a.shape) if images is None else np.asarray(images)
+    ids = (
+        np.broadcast_to(np.arange(a.shape[1]), a.shape)
+        if images is None
+        else np.asarray(to_host(images))
+    )
     checks.expect(ids.shape == a.shape, "images", f"shape {a.shape}", ids.shape)
     draws = np.random.default_rng(checks.integer("seed", seed, 0))
     means = _resampled_means(difference, ids, resamples, draws)
@@ -418,7 +424,7 @@ def _pair(a, b, ndim) -> tuple[np.ndarray, np.ndarray]:
 
 def _array(name: str, values: ArrayLike, ndim: int | None = None) -> np.ndarray:
     try:
-        x = np.asarray(values, dtype=np.float64)
+        x = np.asarray(to_host(values), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected numbers, got {type(values).__name__}") from error
     fits = x.ndim == ndim if ndim else x.ndim > 0

@@ -2,7 +2,8 @@
 
 ``Backend("double", double.xp, dtype)`` runs dlcore on it, and ``with double.count() as c`` counts
 what a GPU would do. Where CuPy would quietly do something slow or undefined (a copy from the host,
-an index out of range, a scatter) it raises. Only what the tables offer exists.
+an index out of range, a scatter) it raises. Only what the tables offer exists. NumPy's functions on
+its arrays go to xp's, as CuPy sends them, and refuse arrays of the host among them.
 
 A signature lists parameters: ``x!`` a device array, ``x~`` a device array or a scalar, ``x*`` a
 sequence of device arrays, ``x`` a host value, ``x+`` a required one, ``*x`` any number; ``?`` makes
@@ -13,6 +14,7 @@ only. test_double.py checks every name and keyword against NumPy and against CuP
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 import types
 from collections import Counter
@@ -51,6 +53,8 @@ KERNELS = {
     "a! indices~ / axis out!?": "take",
     "a! indices! / axis+": "take_along_axis",
     "a! repeats+ / axis": "repeat",
+    "A! reps+ /": "tile",
+    "a! q~ / axis out!? | keepdims method": "quantile",
     "a! pad_width+ / mode | constant_values": "pad",
     "start+ stop step / | dtype": "arange",
     "N+ / M k dtype": "eye",
@@ -74,6 +78,9 @@ VIEWS = {
 # Uninitialised memory costs nothing; nonzero waits for the number of its results.
 FREE = {"shape+ / dtype": "empty", "a! / dtype | shape": "empty_like"}
 SYNCS = {"a! /": "nonzero"}
+# What the host knows of an array.
+TOLD = "ndim shape size"
+COMPARISONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
 # The functions above that are methods too (without their first parameter), and further methods.
 METHODS = """all any max min sum mean prod std var argmax argmin cumsum cumprod argsort sort copy
     clip dot take repeat squeeze swapaxes ravel nonzero"""
@@ -261,7 +268,7 @@ class DeviceArray:
     """A duck array on the pretended device; a subclass of ``ndarray`` would leak into NumPy."""
 
     __slots__ = ("_a",)
-    __array_ufunc__ = None  # NumPy's operators give way, so that ours refuse
+    __array_priority__ = 100
     __iter__ = None  # CuPy would give one view per row
     __contains__ = None
     __hash__ = None  # type: ignore[assignment]
@@ -285,8 +292,39 @@ class DeviceArray:
     def __array__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Implicit conversion to a NumPy array is not allowed: use .get()")
 
-    def __array_function__(self, function: Callable, *args: Any) -> None:
-        raise TypeError(f"numpy.{function.__name__} of a device array: call xp's")
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Send a ufunc of NumPy's to xp's of the same name, as CuPy does."""
+        given = (*inputs, *kwargs.get("out", ()))
+        known = all(isinstance(x, (DeviceArray, np.ndarray)) or _is_scalar(x) for x in given)
+        offered = vars(xp).get(ufunc.__name__)
+        if method != "__call__" or offered is None or not known:
+            return NotImplemented
+        if "out" in kwargs:
+            (kwargs["out"],) = kwargs["out"]
+        if ufunc.__name__ in COMPARISONS:
+            inputs = tuple(
+                x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs
+            )
+        return offered(*inputs, **kwargs)
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        """Send a function of NumPy's to xp's of the same path, as CuPy does."""
+        path = [*function.__module__.split(".")[1:], function.__name__]
+        try:
+            offered = operator.attrgetter(".".join(path))(xp)
+        except AttributeError:
+            return NotImplemented
+        if any(kind not in (DeviceArray, np.ndarray) for kind in types):
+            return NotImplemented
+        return offered(*args, **kwargs)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """What tells a device array from others; without an address, for there is none."""
+        return {"shape": self.shape, "typestr": self.dtype.str, "version": 3}
+
+    def __format__(self, spec: str) -> str:
+        return format(self.get() if self.ndim else self.item(), spec)
 
     def __imatmul__(self, other: Any) -> None:
         raise TypeError("CuPy has no @=: Python would bind a new array to the name")
@@ -295,6 +333,7 @@ class DeviceArray:
         return xp.asarray, (self.get(),)
 
     def __getitem__(self, index: Any) -> DeviceArray:
+        index = self._sent(index)
         host, arrays = self._index(index)
         mask = any(a.dtype.kind == "b" for a in arrays)
         if arrays:
@@ -303,6 +342,10 @@ class DeviceArray:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         host, arrays = self._index(index)
+        if [a.dtype.kind for a in arrays] == ["b"] and _is_scalar(value):
+            _record("setitem", calls=1)  # one kernel, which needs no list of places
+            self._a[host] = value
+            return
         if arrays:
             raise TypeError("no assignment at index arrays (undefined at equal indices): xp.where")
         source, target = _unwrap("setitem", "~", value), self._a[host]
@@ -311,6 +354,14 @@ class DeviceArray:
             with np.errstate(all="ignore"):
                 target[...] = source
         # else: x[i] += y ends with assigning x[i] to itself, which CuPy skips too
+
+    def _sent(self, index: Any) -> Any:
+        """Copy host arrays and lists of an index to the device, as CuPy does before it gathers."""
+        parts = index if isinstance(index, tuple) else (index,)
+        return tuple(
+            asarray(np.asarray(part)) if isinstance(part, (np.ndarray, list)) else part
+            for part in parts
+        )
 
     def _index(self, index: Any) -> tuple[tuple, list[np.ndarray]]:
         """NumPy's form of an index, and its arrays; with an ellipsis even one number is a view."""
@@ -395,6 +446,8 @@ def _make_xp() -> types.ModuleType:
     }
     _fill_device_array(flat)
     flat |= {name: getattr(np, name) for name in CONSTANTS.split()}
+    flat |= {name: lambda a, name=name: getattr(a, name) for name in TOLD.split()}
+    flat["__version__"] = "14.0.0"
     flat |= {"ndarray": DeviceArray, "asarray": asarray, "asnumpy": DeviceArray.get}
     flat |= {"is_available": lambda: True, "cuda.is_available": lambda: True}
     flat |= {"cuda.Device": _device, "cuda.get_current_stream": _device}
@@ -409,3 +462,6 @@ def _make_xp() -> types.ModuleType:
 
 
 xp = _make_xp()
+# An array's module is found by the home of its type, as ``cupy`` by ``cupy.ndarray``.
+DeviceArray.__module__ = "device_double"
+sys.modules["device_double"] = xp

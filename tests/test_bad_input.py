@@ -1001,6 +1001,7 @@ NO_ROW = {
         ("folding.without_batch_norm", "called through Network.fold_batch_norm"),
         ("training.on_backend", "called through fit and evaluate"),
         ("backend.one_blas_thread", "called through fit, which has the row of blas_threads"),
+        ("backend.on_device backend.to_host backend.array_module", "any value will do"),
         ("datasets.full", "needs the network; its rows are in test_datasets.py"),
         ("network.Network.save", "OSError is what a path can lead to; see test_failing_save"),
         ("network.Network.backward", "takes what a loss returned"),
