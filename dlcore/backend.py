@@ -5,11 +5,12 @@ The array module is held as ``backend.xp``. Arrays cross between host and device
 """
 
 import contextlib
+import functools
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -87,6 +88,40 @@ def array_module(x: Any) -> ModuleType:
         return np
     home = type(x).__module__.partition(".")[0]
     return sys.modules[home]
+
+
+def fuse(xp: Any, function: Callable, name: str) -> Callable:
+    """Return ``function`` as one kernel of the module: itself on NumPy.
+
+    It may use operators and elementwise functions of ``xp`` on its arguments, which are arrays,
+    Python numbers or None, and change arrays in place that have the shape of the result. Two numbers
+    must not meet in it, for CuPy computes with them in half precision: pass ``1 - beta``, not ``beta``.
+    """
+    return function if xp is np else xp.fuse(kernel_name=name)(function)
+
+
+def fused(function: Callable) -> Callable:
+    """Let a device run ``function(xp, *arguments)`` as one kernel; see ``fuse`` for what it may do.
+
+    On NumPy it is called as it stands: its readable form is the reference.
+    """
+    kernels: dict[Any, Callable] = {}
+
+    @functools.wraps(function)
+    def call(xp: Any, *arguments: Any) -> Any:
+        if xp is np:
+            return function(np, *arguments)
+        if xp not in kernels:
+            part = functools.partial(function, xp)
+            kernels[xp] = fuse(xp, part, function.__name__.strip("_"))
+        return kernels[xp](*arguments)
+
+    FUSED[f"{function.__module__}.{function.__name__}"] = function
+    return call
+
+
+#: All functions that ``fused`` has seen, by module and name: what tests try on CuPy.
+FUSED: dict[str, Callable] = {}
 
 
 def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend:

@@ -4,12 +4,14 @@ Arrays are ``(..., batch, features)``. A leading axis, when there is one, holds 
 the same with and without it. Names of parameters: upper case for weights, lower case for vectors.
 """
 
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlcore import checks, initializers
+from dlcore.backend import fused
 
 
 class Layer:
@@ -41,8 +43,15 @@ class Layer:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave NumPy out, the class's own ``xp``: a module cannot be pickled."""
-        return {name: value for name, value in vars(self).items() if value is not np}
+        """Leave out array modules, which cannot be pickled, and kernels made for them.
+
+        A network gives its layers their module back.
+        """
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(value, types.ModuleType) and name != "kernels"
+        }
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return initial parameters by name, drawn on the host."""
@@ -146,12 +155,16 @@ class BatchNorm(Layer):
 
     def forward(self, x: Any, training: bool) -> Any:
         rows, self.training = self._rows(x), training
-        mean = rows.mean(axis=-2, keepdims=True) if training else self.running_mean
-        self.x_hat = rows - mean
-        var = self._variance(mean) if training else self.running_var
-        self.scale = 1 / self.xp.sqrt(var + self.epsilon)
-        self.x_hat *= self.scale
-        return self._like(self.x_hat * self.gamma + self.beta, x)
+        var = self._centre(rows) if training else self.running_var
+        if not training:
+            self.x_hat = rows - self.running_mean
+        self.scale = _inverse_root(self.xp, var, self.epsilon)
+        if self.x_hat.ndim == self.gamma.ndim:
+            y = _scaled(self.xp, self.x_hat, self.scale, self.gamma, self.beta)
+        else:  # an input that all replicas share
+            self.x_hat *= self.scale
+            y = self.x_hat * self.gamma + self.beta
+        return self._like(y, x)
 
     def backward(self, dy: Any) -> Any:
         rows = dy.reshape(*dy.shape[:-4], -1, self.features) if self.images else dy
@@ -159,20 +172,22 @@ class BatchNorm(Layer):
         rows.sum(axis=-2, keepdims=True, out=self.dbeta)
         if not self.needs_dx:
             return None
-        if self.training:
-            rows = rows - (self.dbeta + self.x_hat * self.dgamma) / rows.shape[-2]
-        return self._like(rows * (self.gamma * self.scale), dy)
+        if not self.training:
+            return self._like(rows * (self.gamma * self.scale), dy)
+        sums = self.dbeta, self.dgamma
+        dx = _through(self.xp, rows, self.x_hat, *sums, self.gamma, self.scale, rows.shape[-2])
+        return self._like(dx, dy)
 
-    def _variance(self, mean: Any) -> Any:
-        """Return the variance of the centred batch, and let running mean and variance follow."""
-        n, a = self.x_hat.shape[-2], self.momentum
+    def _centre(self, rows: Any) -> Any:
+        """Centre the batch and return its variance; running mean and variance follow."""
+        n, a = rows.shape[-2], self.momentum
         if n < 2:
             raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
-        var = (self.x_hat * self.x_hat).mean(axis=-2, keepdims=True)
-        self.running_mean *= 1 - a
-        self.running_mean += a * mean
-        self.running_var *= 1 - a
-        self.running_var += a * n / (n - 1) * var
+        mean = rows.mean(axis=-2, keepdims=True)
+        self.x_hat, square = _centred(self.xp, rows, mean)
+        var = square.mean(axis=-2, keepdims=True)
+        running = self.running_mean, self.running_var
+        _follow(self.xp, *running, mean, var, 1 - a, a, a * n / (n - 1))
         return var
 
     def _rows(self, x: Any) -> Any:
@@ -184,6 +199,42 @@ class BatchNorm(Layer):
 
     def _like(self, rows: Any, x: Any) -> Any:
         return rows.reshape(*rows.shape[:-2], *x.shape[-4:]) if self.images else rows
+
+
+@fused
+def _centred(xp: Any, rows: Any, mean: Any) -> tuple[Any, Any]:
+    x_hat = rows - mean
+    return x_hat, x_hat * x_hat
+
+
+@fused
+def _follow(
+    xp: Any, running_mean: Any, running_var: Any, mean: Any, var: Any, keep: float,
+    of_mean: float, of_var: float,
+) -> None:  # fmt: skip
+    running_mean *= keep
+    running_mean += of_mean * mean
+    running_var *= keep
+    running_var += of_var * var
+
+
+@fused
+def _inverse_root(xp: Any, var: Any, epsilon: float) -> Any:
+    return 1 / xp.sqrt(var + epsilon)
+
+
+@fused
+def _scaled(xp: Any, x_hat: Any, scale: Any, gamma: Any, beta: Any) -> Any:
+    x_hat *= scale
+    return x_hat * gamma + beta
+
+
+@fused
+def _through(
+    xp: Any, dy: Any, x_hat: Any, dbeta: Any, dgamma: Any, gamma: Any, scale: Any, n: int
+) -> Any:
+    rest = dy - (dbeta + x_hat * dgamma) / n
+    return rest * (gamma * scale)
 
 
 class Dropout(Layer):
@@ -203,12 +254,18 @@ class Dropout(Layer):
         self.mask = None
         if not training or self.rate == 0:
             return x
-        keep = self.noise.uniform(x.shape) >= self.rate
-        self.mask = keep.astype(x.dtype) * (1 / (1 - self.rate))
-        return x * self.mask
+        draw = self.noise.uniform(x.shape)
+        self.mask, y = _dropped(self.xp, x, draw, self.rate, 1 / (1 - self.rate))
+        return y
 
     def backward(self, dy: Any) -> Any:
         return dy if self.mask is None else dy * self.mask
+
+
+@fused
+def _dropped(xp: Any, x: Any, draw: Any, rate: float, factor: float) -> tuple[Any, Any]:
+    mask = (draw >= rate).astype(x.dtype) * factor
+    return mask, x * mask
 
 
 class GaussianNoise(Layer):

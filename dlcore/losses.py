@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
-from dlcore.backend import array_module, on_device
+from dlcore.backend import array_module, fused, on_device
 
 
 class SoftmaxCrossEntropy:
@@ -32,12 +32,11 @@ class SoftmaxCrossEntropy:
         checks.expect(labels.dtype.kind in "iu", "labels", "integers", labels.dtype)
         if labels.shape[-1:] != logits.shape[-2:-1] or labels.ndim > logits.ndim - 1:
             raise ValueError(f"labels: expected shape (..., {batch}), got {labels.shape}")
-        z = logits - logits.max(axis=-1, keepdims=True)
-        e = xp.exp(z)
+        z, e = _shifted(xp, logits, logits.max(axis=-1, keepdims=True))
         total = e.sum(axis=-1, keepdims=True)
-        target = labels[..., None] == self._class_numbers(xp, logits.shape[-1])
-        log_p = (z - xp.log(total)) * target
-        return log_p.sum(axis=(-2, -1)) * (-1 / batch), (e / total - target) / batch
+        numbers = self._class_numbers(xp, logits.shape[-1])
+        log_p, dz = _cross_entropy(xp, z, e, total, labels[..., None], numbers, batch)
+        return log_p.sum(axis=(-2, -1)) * (-1 / batch), dz
 
     def _class_numbers(self, xp: Any, count: int) -> Any:
         """Return 0 … count - 1 as an array of the module, made once."""
@@ -67,9 +66,8 @@ class BinaryCrossEntropy:
     def __call__(self, logits: Any, targets: Any) -> tuple[Any, Any]:
         _same_shape(logits, targets)
         xp, batch = array_module(logits), logits.shape[-2]
-        value = xp.logaddexp(logits, xp.zeros_like(logits)) - targets * logits
-        s = 0.5 * xp.tanh(0.5 * logits) + 0.5
-        return value.sum(axis=(-2, -1)) / batch, (s - targets) / batch
+        value, dz = _logistic_loss(xp, logits, targets, batch)
+        return value.sum(axis=(-2, -1)) / batch, dz
 
     def correct(self, logits: Any, targets: Any) -> Any:
         """Return whether all outputs fall on the target's side of 1/2: bool ``(..., batch)``."""
@@ -88,13 +86,41 @@ class MeanSquaredError:
 
     def __call__(self, y: Any, targets: Any) -> tuple[Any, Any]:
         _same_shape(y, targets)
-        error, n = y - targets, y.shape[-2] * y.shape[-1]
-        return (error * error).sum(axis=(-2, -1)) / n, error * (2 / n)
+        n = y.shape[-2] * y.shape[-1]
+        square, dy = _squared_error(array_module(y), y, targets, 2 / n)
+        return square.sum(axis=(-2, -1)) / n, dy
 
     def correct(self, y: Any, targets: Any) -> Any:
         """Return whether the nearest whole numbers agree on all outputs: bool ``(..., batch)``."""
         _expect_one_place(y=y, targets=targets)
         return (abs(y - targets) < 0.5).all(axis=-1)
+
+
+@fused
+def _shifted(xp: Any, logits: Any, largest: Any) -> tuple[Any, Any]:
+    z = logits - largest
+    return z, xp.exp(z)
+
+
+@fused
+def _cross_entropy(
+    xp: Any, z: Any, e: Any, total: Any, labels: Any, classes: Any, batch: int
+) -> tuple[Any, Any]:
+    target = labels == classes
+    return (z - xp.log(total)) * target, (e / total - target) / batch
+
+
+@fused
+def _logistic_loss(xp: Any, logits: Any, targets: Any, batch: int) -> tuple[Any, Any]:
+    value = xp.logaddexp(logits, 0.0) - targets * logits
+    s = 0.5 * xp.tanh(0.5 * logits) + 0.5
+    return value, (s - targets) / batch
+
+
+@fused
+def _squared_error(xp: Any, y: Any, targets: Any, factor: float) -> tuple[Any, Any]:
+    error = y - targets
+    return error * error, error * factor
 
 
 def _expect_arrays(**given: Any) -> None:

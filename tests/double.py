@@ -111,6 +111,15 @@ def methods() -> dict[str, tuple[str, str]]:
     return {name: (g, text.split(" ", 1)[1]) for name, (g, text) in shared} | OWN_METHODS
 
 
+#: What CuPy's ``fuse`` takes: these, operators, and in-place operators.
+ELEMENTWISE = {*_UNARY.split(), *_BINARY.split(), "where", "clip", "astype"}
+_fusing = threading.local()  # .shape: that of the kernel being run, if any
+
+
+def _inside_kernel() -> bool:
+    return getattr(_fusing, "shape", None) is not None
+
+
 class HostTransfer(AssertionError):
     """The host waited for the device, or copied to or from it, inside ``count(strict=True)``."""
 
@@ -146,6 +155,10 @@ def count(strict: bool = False) -> Iterator[Counts]:
 
 
 def _record(name: str, **events: int) -> None:
+    if _inside_kernel():
+        if name not in ELEMENTWISE:
+            raise TypeError(f"{name}: CuPy cannot fuse it")
+        return  # the kernel counts, once
     with _lock:
         for counts in _active:
             counts.names[name] += 1
@@ -182,6 +195,8 @@ def _unwrap(where: str, kind: str, value: Any) -> Any:
     if kind in "!~":
         if isinstance(value, DeviceArray):
             return value._a
+        if isinstance(value, FusedNumber) and kind == "~":
+            return value.value
         if kind == "!" or not _is_scalar(value):
             _refuse(where, "a device array" + " or a scalar" * (kind == "~"), value)
         return value
@@ -247,6 +262,8 @@ def _offer(name: str, function: Callable, text: str, group: str, method: bool = 
 
     def call(*args: Any, **kwargs: Any) -> Any:
         bound, keywords = signature.bind(args[method:], kwargs)
+        if _inside_kernel():
+            _check_fusable(name, args, kwargs)
         if inputs and not any(isinstance(a, DeviceArray) for a in args[:inputs]):
             raise TypeError(f"{name}: expected at least one device array")
         if method:
@@ -262,6 +279,78 @@ def _offer(name: str, function: Callable, text: str, group: str, method: bool = 
         return _wrap(result) if kwargs.get("out") is None else kwargs["out"]
 
     return call
+
+
+def _check_fusable(name: str, args: tuple, kwargs: dict) -> None:
+    """Refuse what CuPy's ``fuse`` refuses, and what it would do otherwise than NumPy."""
+    if name not in ELEMENTWISE:
+        raise TypeError(f"{name}: CuPy cannot fuse it")
+    values = args[1:] if name == "where" else args
+    arrays = [a for a in values if isinstance(a, DeviceArray)]
+    typed = [a for a in values if isinstance(a, np.generic)]
+    if not arrays and not typed:
+        raise TypeError(f"{name}: of numbers alone CuPy's fuse makes half precision")
+    out = kwargs.get("out")
+    if out is not None and out._a.shape != _fusing.shape:
+        raise TypeError(f"{name}: writes to an array smaller than the kernel's {_fusing.shape}")
+
+
+class FusedNumber:
+    """A number given to a fused function: CuPy would compute with two of them in half precision."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __bool__(self) -> bool:
+        raise TypeError("a number given to a fused function is not known when the kernel is made")
+
+
+def _with_number(name: str, reflected: bool) -> Callable:
+    def operation(number: FusedNumber, other: Any) -> Any:
+        if not isinstance(other, DeviceArray):
+            raise TypeError("of two numbers CuPy's fuse makes half precision: pass the result")
+        pair = (other, number) if reflected else (number, other)
+        return getattr(xp, name)(*pair)
+
+    return operation
+
+
+def fuse(*functions: Callable, kernel_name: str | None = None) -> Callable:
+    """Run a function of device arrays, Python numbers and None as one kernel, which counts once."""
+    if not functions:
+        return lambda function: fuse(function, kernel_name=kernel_name)
+    (function,) = functions
+
+    def kernel(*args: Any) -> Any:
+        arrays = [a for a in args if isinstance(a, DeviceArray)]
+        for a in args:
+            known = isinstance(a, (DeviceArray, int, float, type(None)))
+            if not known or isinstance(a, (bool, np.generic)):
+                _refuse("fused function", "device arrays, Python numbers or None", a)
+        if not arrays or _inside_kernel():
+            raise TypeError("fused function: expected a device array, outside of other kernels")
+        plain = [a if isinstance(a, DeviceArray) or a is None else FusedNumber(a) for a in args]
+        _fusing.shape = np.broadcast_shapes(*(a._a.shape for a in arrays))
+        shape = _fusing.shape
+        try:
+            found = function(*plain)
+        finally:
+            _fusing.shape = None
+        _record(kernel_name or function.__name__, calls=1)
+        if isinstance(found, tuple):
+            return tuple(_kernel_output(one, arrays, shape) for one in found)
+        return None if found is None else _kernel_output(found, arrays, shape)
+
+    return kernel
+
+
+def _kernel_output(found: Any, arrays: list[DeviceArray], shape: tuple[int, ...]) -> DeviceArray:
+    """A result of a kernel: an array of its own, of the kernel's shape."""
+    if not isinstance(found, DeviceArray) or any(found is a for a in arrays):
+        _refuse("result of a fused function", "a new array", found)
+    return DeviceArray(np.array(np.broadcast_to(found._a, shape)))
 
 
 class DeviceArray:
@@ -333,6 +422,8 @@ class DeviceArray:
         return xp.asarray, (self.get(),)
 
     def __getitem__(self, index: Any) -> DeviceArray:
+        if _inside_kernel():
+            raise TypeError("inside of CuPy's fuse arrays take no index")
         index = self._sent(index)
         host, arrays = self._index(index)
         mask = any(a.dtype.kind == "b" for a in arrays)
@@ -383,9 +474,28 @@ def _to_host(name: str) -> Callable:
     return convert
 
 
+def _attribute(name: str) -> property:
+    def value(self: DeviceArray) -> Any:
+        if _inside_kernel() and name not in ("dtype", "ndim"):
+            raise AttributeError(f"inside of CuPy's fuse arrays have no {name}")
+        return getattr(self._a, name)
+
+    return property(value)
+
+
+def _absolute(self: DeviceArray) -> DeviceArray:
+    if _inside_kernel():
+        raise TypeError("CuPy's fuse has no abs(x): use xp.absolute(x)")
+    return xp.absolute(self)
+
+
 def _fill_device_array(offered: dict[str, Callable]) -> None:
     for special, name in (OPERATORS | PLAIN).items():
         setattr(DeviceArray, f"__{special}__", offered[name])
+        if name not in ("negative", "absolute", "invert", "matmul"):
+            setattr(FusedNumber, f"__{special}__", _with_number(name, False))
+            setattr(FusedNumber, f"__r{special}__", _with_number(name, True))
+    DeviceArray.__abs__ = _absolute
     for special, name in OPERATORS.items():
         setattr(DeviceArray, f"__r{special}__", lambda b, a, f=offered[name]: f(a, b))
         if special != "matmul":  # CuPy has no @=
@@ -396,7 +506,7 @@ def _fill_device_array(offered: dict[str, Callable]) -> None:
     for name, (group, text) in methods().items():
         setattr(DeviceArray, name, _offer(name, getattr(np.ndarray, name), text, group, True))
     for name in ATTRIBUTES.split():
-        setattr(DeviceArray, name, property(lambda self, name=name: getattr(self._a, name)))
+        setattr(DeviceArray, name, _attribute(name))
 
 
 class Generator:
@@ -449,6 +559,7 @@ def _make_xp() -> types.ModuleType:
     flat |= {name: lambda a, name=name: getattr(a, name) for name in TOLD.split()}
     flat["__version__"] = "14.0.0"
     flat |= {"ndarray": DeviceArray, "asarray": asarray, "asnumpy": DeviceArray.get}
+    flat["fuse"] = fuse
     flat |= {"is_available": lambda: True, "cuda.is_available": lambda: True}
     flat |= {"cuda.Device": _device, "cuda.get_current_stream": _device}
     flat |= {"random.default_rng": Generator, "random.Generator": Generator}

@@ -1002,6 +1002,7 @@ NO_ROW = {
         ("training.on_backend", "called through fit and evaluate"),
         ("backend.one_blas_thread", "called through fit, which has the row of blas_threads"),
         ("backend.on_device backend.to_host backend.array_module", "any value will do"),
+        ("backend.fuse backend.fused", "wrap dlcore's own functions"),
         ("datasets.full", "needs the network; its rows are in test_datasets.py"),
         ("network.Network.save", "OSError is what a path can lead to; see test_failing_save"),
         ("network.Network.backward", "takes what a loss returned"),

@@ -304,7 +304,7 @@ REFUSED = {
     "NumPy's function that is not on offer": lambda: np.histogram(x),
     "NumPy's function of both": lambda: np.where(MASK, x, x),
     "NumPy's stack of both": lambda: np.stack([x, X]),
-    "host == device": lambda: X == x,
+    "host == device": lambda: np.equal(X, x),
     "device == host": lambda: x == X,
     "host < device": lambda: np.less(X, x),
     "NumPy's average of a list": lambda: np.mean([x, x]),
