@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 
 import threadpoolctl
+
+from dlcore.machine import cores
 
 
 def describe() -> str:
@@ -33,11 +34,6 @@ _PACKAGES = {
     "JAX": "jax",
     "scikit-learn": "scikit-learn",
 }
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

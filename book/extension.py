@@ -21,7 +21,7 @@ API_ORDER = [
     "datasets", "experiments", "training", "batches", "network", "checkpoints", "storage", "transfer",
     "folding", "layers", "recurrent", "convolution", "activations", "initializers", "losses", "optimizers",
     "schedules", "regularizers", "augmentation", "probes", "meanfield", "statistics", "plots",
-    "gradcheck", "random", "backend", "checks",
+    "gradcheck", "random", "backend", "machine", "checks",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from dlcore.convolution import Conv2D, MaxPool2D
 from dlcore.experiments import lr_grid, setup, sweep
 from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, GaussianNoise, Layer
 from dlcore.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from dlcore.machine import cores
 from dlcore.network import Network, mlp
 from dlcore.optimizers import (
     SGD, AdaGrad, Adam, AdamW, Momentum, NAdam, Nesterov, Optimizer, RMSProp,
@@ -33,7 +34,7 @@ __all__ = [
     "MaxPool2D", "MeanSquaredError", "Momentum", "NAdam", "Nesterov", "Network", "Noise",
     "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau", "Sigmoid", "SimpleRNN",
     "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh", "augmentation",
-    "cached", "clip_by_norm", "datasets", "evaluate", "fit", "get_backend",
+    "cached", "clip_by_norm", "cores", "datasets", "evaluate", "fit", "get_backend",
     "gradcheck", "interval", "lr_grid", "meanfield", "mlp", "paired_difference",
     "plots", "probes", "setup", "statistics", "sweep", "verdict",
 ]  # fmt: skip

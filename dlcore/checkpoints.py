@@ -6,21 +6,20 @@ fingerprint of each setting. A file of other settings, other data or another dlc
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import contextlib
 import json
 import os
-import sys
 import time
-import types
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dlcore import checks, storage
+from dlcore.fingerprints import code, fingerprint
 
 #: Version of the file format; a file of another one is refused.
 FORMAT = "dlcore checkpoint 1"
@@ -31,10 +30,17 @@ _ADVICE = "move it away or name another file, and the run starts from its beginn
 class Checkpoint(checks.Checked):
     """Where a run keeps its state, and how often: ``Checkpoint("run.npz", seconds=60)``.
 
-    ``path`` is a file for ``fit`` and a folder for ``sweep``; folders are made. The state is written at
-    the end of the first epoch after ``seconds`` (default 10; 0: of every epoch), and at the end of the
-    run. A process killed while it writes leaves a hidden file beside ``path``, which nothing reads.
-    Raises ``TypeError`` or ``ValueError`` for others.
+    ``path`` is a file for ``fit`` and a folder for ``sweep``; folders are made, and whether a file can be
+    written is tried before the first step. The state is written at the end of the first epoch after
+    ``seconds`` (default 10; 0: of every epoch), and at the end of the run; if the disk fails only then, a
+    warning says so and the result is returned. A process killed while it writes leaves a hidden file
+    beside ``path``, which nothing reads.
+
+    A file is taken up by the run that wrote it only: same data, network, settings, and code. Code counts as
+    far as it is reached: functions and classes, the helpers that they call, the variables and modules that
+    they read, files that they name and read; comments, docstrings and places do not. What Python and
+    installed packages define counts by name and version. What cannot be seen, such as an open file or a
+    call of ``eval``, is refused. Raises ``TypeError`` or ``ValueError`` for others.
     """
 
     path: str | os.PathLike[str]
@@ -56,9 +62,13 @@ class Keeper:
         made = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self.path, self.seconds = Path(made.path).absolute(), made.seconds
         checks.expect(not self.path.is_dir(), "checkpoint", "a file", f"the folder {self.path}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.settings = {k: fingerprint(v) for k, v in settings.items()} | {"dlcore": code()}
+        self.settings = {name: fingerprint(value) for name, value in settings.items()}
+        self.settings["dlcore"] = code()
         self.last = time.monotonic()
+
+    def check_writable(self) -> None:
+        """Make the folder, and raise ``OSError`` unless a file can be written there."""
+        storage.check_writable(self.path)
 
     def write(self, arrays: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
         """Write ``arrays()``, whole or not at all, if it is time to; with ``now`` (default False) always.
@@ -67,13 +77,21 @@ class Keeper:
         """
         if not now and time.monotonic() - self.last < self.seconds:
             return
-        hosted = {k: a.get() if hasattr(a, "get") else np.asarray(a) for k, a in arrays().items()}
-        for name, a in hosted.items():
-            checks.expect(not a.dtype.hasobject, name, "numbers", "Python objects", TypeError)
+        hosted = on_host(arrays())
         about = {"format": FORMAT, "settings": self.settings, "names": list(hosted)}
         with storage.replacing(self.path) as file:
             np.savez(file, np.frombuffer(json.dumps(about).encode(), np.uint8), *hosted.values())
         self.last = time.monotonic()
+
+    def write_result(self, arrays: Callable[[], Mapping[str, Any]]) -> None:
+        """Write the end of a run. A disk that fails now only brings a warning: the result is there."""
+        try:
+            self.write(arrays, now=True)
+        except OSError as error:
+            problem = (
+                f"checkpoint: the run has ended, but {self.path} could not be written ({error})"
+            )
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
 
     def read(self) -> dict[str, np.ndarray] | None:
         """Return the arrays written with these settings, None where there is no file.
@@ -81,16 +99,16 @@ class Keeper:
         Raises ``ValueError`` for a damaged file, one of another format, or one with other settings.
         """
         try:
-            with open(self.path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                head, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
-            about = json.loads(bytes(head))
-            found = dict(zip(about["names"], arrays, strict=True))
-            form, theirs = about["format"], about["settings"]
+            raw = open(self.path, "rb")
         except FileNotFoundError:
             return None
+        try:
+            with raw:
+                found, about = _read(raw)
+            form, theirs = about["format"], about["settings"]
         except Exception as error:  # zip, NumPy and JSON have errors of their own
-            due, came = "a checkpoint", f"another or damaged file ({error}); {_ADVICE}"
-            raise ValueError(f"{self.path}: expected {due}, got {came}") from error
+            due, came = "a checkpoint", f"another or damaged file{_kind(self.path)} ({error})"
+            raise ValueError(f"{self.path}: expected {due}, got {came}; {_ADVICE}") from error
         checks.expect(form == FORMAT, str(self.path), f"format {FORMAT!r}", f"{form!r}; {_ADVICE}")
         ours = self.settings
         other = ", ".join(sorted(k for k in ours | theirs if ours.get(k) != theirs.get(k)))
@@ -99,81 +117,26 @@ class Keeper:
         return found
 
 
-@functools.cache
-def code() -> str:
-    """Return the fingerprint of dlcore's own code: another version may train to other bits."""
-    found = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(file.read_bytes())
-    return found.hexdigest()[:32]
+def on_host(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return arrays on the host. Raises ``TypeError`` for one of Python objects."""
+    hosted = {name: a.get() if hasattr(a, "get") else np.asarray(a) for name, a in arrays.items()}
+    for name, a in hosted.items():
+        checks.expect(not a.dtype.hasobject, name, "numbers", "Python objects", TypeError)
+    return hosted
 
 
-def fingerprint(value: Any, known: dict[int, tuple[str, Any]] | None = None) -> str:
-    """Return a digest of a value's content, the same in every process.
-
-    It covers arrays, containers, objects with what they hold, and functions with their code, defaults
-    and the variables around them that they read. What installed packages define counts by name.
-    ``known`` (default: empty) keeps what has been seen, for calls that share large values.
-    """
-    known = {} if known is None else known
-    if id(value) in known:
-        return known[id(value)][0]
-    known[id(value)] = "itself", value  # until its digest is known, for what contains itself
-    found = hashlib.sha256(f"{type(value).__module__}.{type(value).__qualname__}".encode())
-    if isinstance(value, (str, bytes, int, float, complex, np.generic, type(None))):
-        found.update(repr(value).encode())
-    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        found.update(f"{value.dtype} {value.shape}".encode())
-        found.update(value.tobytes())
-    else:
-        for part in _parts(value):
-            found.update(fingerprint(part, known).encode())
-    known[id(value)] = found.hexdigest()[:32], value
-    return known[id(value)][0]
+def _read(raw: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of a file by name, and what it says of itself."""
+    with np.load(raw, allow_pickle=False) as file:
+        head, *arrays = (file[f"arr_{i}"] for i in range(len(file.files)))
+    about = json.loads(bytes(head))
+    return dict(zip(about["names"], arrays, strict=True)), about
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """Return what a value is made of."""
-    kind = type(value)
-    if kind in (list, tuple):
-        return value
-    if kind in (set, frozenset):
-        return sorted(map(fingerprint, value))
-    if kind in (dict, types.MappingProxyType):
-        return sorted(value.items(), key=lambda item: repr(item[0]))
-    if kind is types.CodeType:
-        return value.co_code, value.co_names, value.co_consts
-    if isinstance(value, (types.FunctionType, type)):
-        name = value.__module__, value.__qualname__
-        if _is_installed(value.__module__):
-            return name
-        if isinstance(value, type):
-            return *name, value.__bases__, {k: v for k, v in vars(value).items() if k not in _BARE}
-        return *name, value.__code__, value.__defaults__, value.__kwdefaults__, _around(value)
-    try:
-        return (value.__reduce_ex__(4),)
-    except Exception:  # a property, a module, a lock: what cannot be pickled raises as it likes
-        return [getattr(value, name, None) for name in ("__name__", "fget", "__wrapped__")]
-
-
-#: What every class has of its own.
-_BARE = ("__dict__", "__weakref__", "__doc__", "__firstlineno__")
-
-
-def _around(function: types.FunctionType) -> dict[str, Any]:
-    """Return the variables outside a function that its code names."""
-    codes, names = [function.__code__], set()
-    for code in codes:
-        names |= set(code.co_names)
-        codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found = {n: function.__globals__[n] for n in names if n in function.__globals__}
-    return found | {name: cell.cell_contents for name, cell in cells}
-
-
-def _is_installed(module: str | None) -> bool:
-    """Return whether a module belongs to Python, to dlcore or to an installed package."""
-    top = (module or "").partition(".")[0]
-    file = getattr(sys.modules.get(top), "__file__", None) or ""
-    known = top in ("dlcore", *sys.stdlib_module_names) or "-packages" in file
-    return known and top != "__main__"  # a notebook, or a script that an installed program runs
+def _kind(path: Path) -> str:
+    """Return what another file is, as far as its bytes tell."""
+    with contextlib.suppress(OSError):
+        kind = storage.kind_of(path.read_bytes(), path)
+        known = "another or damaged" not in kind and "such as a checkpoint" not in kind
+        return f", {kind}" if known else ""
+    return ""

@@ -1,11 +1,22 @@
 """Settings × seeds: many nets from one call, as a labelled ``xarray.Dataset``."""
 
+from __future__ import annotations
+
 import inspect
 import itertools
+import math
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,19 +26,24 @@ import numpy as np
 import xarray as xr
 
 from dlcore import backend as backends
-from dlcore import checkpoints, checks
+from dlcore import checkpoints, checks, interrupts
 from dlcore.batches import per_seed
 from dlcore.checkpoints import Checkpoint
 from dlcore.datasets import Dataset
+from dlcore.fingerprints import Fingerprints
 from dlcore.layers import Layer
+from dlcore.machine import cores
 from dlcore.network import Network
 from dlcore.random import Streams
-from dlcore.training import Data, evaluate, fit
+from dlcore.training import TAKEN, Data, History, evaluate, fit
+from dlcore.training import check as check_fit
 
 #: Settings that differ between replicas of one shard; all others make shards of their own.
 PER_REPLICA = ("lr", "weight_decay")
 #: Replicas per shard at most: 10 small nets keep the cache (74 GFLOP/s; 39 with 20, 58 with 5, two cores).
 SHARD = 10
+#: Seconds that an interrupted sweep waits for its shards to end.
+PATIENCE = 0.8
 _SENT = """Other processes import the functions and classes that a sweep sends: take mlp(...) or those of
 a module, not of a notebook, or an executor that sends their code, such as dask.distributed's. If a
 worker process ended otherwise, it was killed or had no memory left."""
@@ -75,7 +91,8 @@ def setup(**sizes: Mapping[str, Any]) -> SimpleNamespace:
 class Shard:
     """Replicas trained by one call of ``fit``; everything in it can be pickled.
 
-    ``keeper`` is the file of the result, by default none.
+    ``keeper`` is the file of the result, by default none. ``permit`` is the sweep's leave to go on
+    (default None: none is needed).
     """
 
     network: Callable[..., list[Layer]]
@@ -86,29 +103,56 @@ class Shard:
     fit: Mapping[str, Any]
     test: bool
     keeper: checkpoints.Keeper | None = None
+    permit: interrupts.Permit | None = None
 
     def run(self) -> dict[str, np.ndarray]:
-        """Train, unless an earlier run has, and return arrays by name, replicas first."""
+        """Train, unless an earlier run has, and return arrays by name, replicas first.
+
+        Raises ``interrupts.Stopped`` once the sweep has withdrawn its permit.
+        """
         keep = self.keeper
         if found := keep and keep.read():
             return found
         state = Checkpoint(keep.path.with_suffix(".fit.npz"), keep.seconds) if keep else None
-        with backends.one_blas_thread(self.fit.get("blas_threads", 1)):
+        with (
+            interrupts.permitted(self.permit),
+            backends.one_blas_thread(self.fit.get("blas_threads", 1)),
+        ):
+            interrupts.check()
             net = Network(self.network(**self.options), self.seeds, self.backend)
             history = fit(net, self.data, **self.fit, checkpoint=state)
-            found = {n: a for n, a in vars(history).items() if isinstance(a, np.ndarray)}
-            for name in ("epoch", "step"):  # one row per replica, as the rest
-                found[f"_{name}"] = np.broadcast_to(found.pop(name), history.train_loss.shape)
-            found |= history.probes
-            if self.test:
-                loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
-                chance = 1 / per_seed(self.data, self.seeds)[self.seeds[0]].classes
-                found["test_loss"] = np.where(history.diverged, np.inf, loss)
-                found["test_accuracy"] = np.where(history.diverged, chance, accuracy)
+            found = _arrays(history) | (self._tested(net, history) if self.test else {})
         if keep and state:
-            keep.write(lambda: found, now=True)
-            Path(state.path).unlink(missing_ok=True)
+            keep.write_result(lambda: found)
+            if keep.path.exists():  # not after a disk that failed
+                Path(state.path).unlink(missing_ok=True)
         return found
+
+    def check(self) -> None:
+        """Raise what ``run`` would raise before its first step; one replica stands for all."""
+        seeds = self.seeds[:1]
+        data = self.data if isinstance(self.data, Dataset) else {seeds[0]: self.data[seeds[0]]}
+        own = {k: v[:1] if k in PER_REPLICA and np.ndim(v) else v for k, v in self.fit.items()}
+        with backends.one_blas_thread(self.fit.get("blas_threads", 1)):
+            net = Network(self.network(**self.options), seeds, self.backend)
+            check_fit(net, data, **own)
+
+    def _tested(self, net: Network, history: Any) -> dict[str, np.ndarray]:
+        """Return loss and accuracy on the test part; of diverged replicas those of no answer."""
+        loss, accuracy = evaluate(net, self.data, "test", self.fit.get("loss"))
+        chance = 1 / per_seed(self.data, self.seeds)[self.seeds[0]].classes
+        return {
+            "test_loss": np.where(history.diverged, np.inf, loss),
+            "test_accuracy": np.where(history.diverged, chance, accuracy),
+        }
+
+
+def _arrays(history: History) -> dict[str, np.ndarray]:
+    """Return the arrays of a history by name; epoch and step get one row per replica, as the rest."""
+    found = {name: a for name, a in vars(history).items() if isinstance(a, np.ndarray)}
+    for name in ("epoch", "step"):
+        found[f"_{name}"] = np.broadcast_to(found.pop(name), history.train_loss.shape)
+    return found | history.probes
 
 
 def sweep(
@@ -126,14 +170,119 @@ def sweep(
     ``test=True`` adds ``test_loss`` and ``test_accuracy`` after the last step.
 
     Settings with other shapes or optimizers train in shards of at most ``shard`` replicas (default 10, and
-    on NumPy at most half of them, so that two cores have work), on a pool of one thread per core (NumPy) or
-    one after another (GPU, or where threads are missing); any ``concurrent.futures.Executor`` can be given
-    as ``executor``. The results do not depend on it.
+    on NumPy at most half of them, so that two cores have work), on a pool of one thread per core (NumPy;
+    see ``cores``) or one after another (GPU, or where threads are missing); any
+    ``concurrent.futures.Executor`` can be given as ``executor``. The results do not depend on it.
     ``checkpoint``, a folder that all workers share or a ``Checkpoint`` of one, keeps results and states:
     after a crash the same call trains only what is missing. Other calls may use the folder too.
     ``backend`` is a name (default ``"auto"``) or a ``Backend``. Curves that are shorter, or nets with
     fewer layers, are filled with NaN at the end of their dimension.
+
+    An interrupt, or an error in one shard, ends all of them at their next step, within a second, and is
+    raised; with ``checkpoint`` the shards that have ended are kept, and of the others the state that was
+    written last. Processes on other machines finish the shards that they have begun. All settings are
+    tried before the first shard trains: each makes its network, and what ``fit`` refuses is refused then.
+    Raises ``ValueError`` or ``TypeError`` for arguments that do not fit, ``OSError`` for a folder in
+    which nothing can be written.
     """
+    plan = _plan(network, data, seeds, settings, backend, shard, test)
+    _check_executor(executor, plan.network, settings)
+    shards = plan.shards(data)
+    if checkpoint is not None:
+        shards = _kept(shards, checkpoint)
+    known = [one.keeper.read() if one.keeper else None for one in shards]
+    missing = [one for one, found in zip(shards, known, strict=True) if found is None]
+    _check_shards(missing)
+    made = iter(_run(missing, executor, plan.backend))
+    results = [next(made) if found is None else found for found in known]
+    return plan.assemble(results)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The settings of a sweep, sorted.
+
+    ``fixed`` holds single values; ``outer`` and ``inner`` those that are swept, by label: between
+    shards, and between the replicas of one. ``order`` has the names of all that are swept, as given.
+    """
+
+    network: Callable[..., list[Layer]]
+    seeds: tuple[int, ...]
+    backend: backends.Backend
+    test: bool
+    fixed: dict[str, Any]
+    outer: dict[str, dict[Any, Any]]
+    inner: dict[str, dict[Any, Any]]
+    order: tuple[str, ...]
+    size: int
+
+    @property
+    def replicas(self) -> list[tuple[Any, ...]]:
+        """The replicas of one group of shards: values of the inner settings, then the seed."""
+        return list(itertools.product(*(v.values() for v in self.inner.values()), self.seeds))
+
+    def shards(self, data: Data) -> list[Shard]:
+        """Return all shards: for each combination of the outer settings, replicas in pieces."""
+        held = self._held(data)
+        shards, replicas = [], self.replicas
+        for values in itertools.product(*(v.values() for v in self.outer.values())):
+            options = self.fixed | dict(zip(self.outer, values, strict=True))
+            for start in range(0, len(replicas), self.size):
+                shards.append(self._shard(options, replicas[start : start + self.size], held))
+        return shards
+
+    def _held(self, data: Data) -> Dataset | dict[int, Dataset]:
+        """Return the data, made once for each seed. With ``test`` all must have a test part."""
+        held = data if isinstance(data, Dataset) else per_seed(data, self.seeds)
+        for one in [held] if isinstance(held, Dataset) else held.values():
+            due = "at least one test example for test=True"
+            checks.expect(not self.test or len(one.y_test), "data", due, "none")
+        return held
+
+    def _shard(self, options: dict, replicas: list[tuple], held: Any) -> Shard:
+        seeds = tuple(replica[-1] for replica in replicas)
+        data = held if isinstance(held, Dataset) else {s: held[s] for s in dict.fromkeys(seeds)}
+        per_replica = {k: [replica[i] for replica in replicas] for i, k in enumerate(self.inner)}
+        merged = options | per_replica
+        of_fit = {k: v for k, v in merged.items() if k in _FIT}
+        of_network = {k: v for k, v in merged.items() if k not in _FIT}
+        return Shard(self.network, of_network, data, seeds, self.backend, of_fit, self.test)
+
+    def assemble(self, results: list[dict[str, np.ndarray]]) -> xr.Dataset:
+        """Join the shards' results to arrays with one dimension per swept setting, then ``seed``."""
+        per_group = -(-len(self.replicas) // self.size)
+        groups = [results[i : i + per_group] for i in range(0, len(results), per_group)]
+        swept = self.outer | self.inner
+        dims = (*swept, "seed")
+        shape = [*map(len, swept.values()), len(self.seeds)]
+        variables: dict[str, Any] = {}
+        for name, parts in _joined(groups).items():
+            whole = _stacked(parts)
+            label = f"probe_{name}" if name in dims else name
+            own = _own_dims(label, whole.shape[2:], variables)
+            variables[label] = ((*dims, *own), whole.reshape(*shape, *whole.shape[2:]))
+        found = xr.Dataset(variables)
+        labels = {name: _coordinate(name, values) for name, values in swept.items()}
+        labels["seed"] = ("seed", list(self.seeds))
+        if "layer" in found.dims:
+            labels["layer"] = ("layer", np.arange(1, found.sizes["layer"] + 1))
+        # Curves of other lengths are padded with NaN: the longest says which epoch and step it is.
+        counts = {n: found[f"_{n}"].max(dims).values.astype(int) for n in ("epoch", "step")}
+        found = found.drop_vars(["_epoch", "_step"]).assign_coords(labels)
+        found = found.assign_coords(epoch=counts["epoch"], step=("epoch", counts["step"]))
+        return found.transpose(*self.order, "seed", ...)
+
+
+def _plan(
+    network: Any,
+    data: Any,
+    seeds: Any,
+    settings: dict[str, Any],
+    backend: Any,
+    shard: Any,
+    test: Any,
+) -> _Plan:
+    """Check the arguments of ``sweep`` and sort its settings."""
     seeds = _seeds(seeds)
     checks.function("network", network, "a function that makes layers")
     known = set(inspect.signature(network).parameters) | _FIT
@@ -141,62 +290,143 @@ def sweep(
     checks.expect(not unknown, "settings", f"names among {sorted(known)}", unknown, TypeError)
     chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
     fixed = {k: v for k, v in settings.items() if k not in chosen}
+    _check_names(chosen, fixed)
+    checks.instance("test", test, bool)
+    chip = backends.get_backend(backend)
+    outer = {k: v for k, v in chosen.items() if k not in PER_REPLICA}
+    inner = {k: v for k, v in chosen.items() if k in PER_REPLICA}
+    size = _size(shard, math.prod(map(len, inner.values())) * len(seeds), chip)
+    return _Plan(network, seeds, chip, test, fixed, outer, inner, tuple(chosen), size)
+
+
+def _check_names(chosen: dict[str, Any], fixed: dict[str, Any]) -> None:
+    """Raise for settings that shards would cut, and names that the result needs for itself."""
     for name in set(PER_REPLICA) & set(fixed):  # shards would cut one value per replica
         due, plain = "a number, or a list to sweep over", np.ndim(fixed[name]) == 0
         checks.expect(plain, name, due, repr(fixed[name]), TypeError)
-    checks.instance("executor", executor, (Executor, type(None)), "an Executor")
-    checks.instance("test", test, bool)
-    chip = backends.get_backend(backend)
-    held = data if isinstance(data, Dataset) else per_seed(data, seeds)
-    outer = {k: v for k, v in chosen.items() if k not in PER_REPLICA}
-    inner = {k: v for k, v in chosen.items() if k in PER_REPLICA}
-    lanes = list(itertools.product(*(v.values() for v in inner.values()), seeds))
-    half = -(-len(lanes) // 2) if chip.name == "numpy" else SHARD
-    size = checks.integer("shard", min(SHARD, half) if shard is None else shard, 1)
-    shards: list[Shard] = []
-    for values in itertools.product(*(v.values() for v in outer.values())):
-        options = fixed | dict(zip(outer, values, strict=True))
-        for start in range(0, len(lanes), size):
-            part = lanes[start : start + size]
-            names = tuple(lane[-1] for lane in part)
-            mine = held if isinstance(held, Dataset) else {s: held[s] for s in dict.fromkeys(names)}
-            merged = options | {k: [lane[i] for lane in part] for i, k in enumerate(inner)}
-            fit_own = {k: v for k, v in merged.items() if k in _FIT}
-            net_own = {k: v for k, v in merged.items() if k not in _FIT}
-            shards.append(Shard(network, net_own, mine, names, chip, fit_own, test))
-    if checkpoint is not None:
-        shards = _kept(shards, checkpoint)
-    found = [one.keeper and one.keeper.read() for one in shards]
-    made = iter(_map([s for s, f in zip(shards, found, strict=True) if not f], executor, chip))
-    results = [f or next(made) for f in found]
-    return _assemble(results, outer, inner, seeds, tuple(chosen), -(-len(lanes) // size))
+    own = sorted(set(chosen) & {*TAKEN, "_epoch", "_step"})
+    checks.expect(not own, "settings", "swept names that the result has not itself", own)
+
+
+def _size(shard: Any, replicas: int, chip: backends.Backend) -> int:
+    """Return the number of replicas per shard: by default, on NumPy, two shards at least."""
+    if shard is not None:
+        return checks.integer("shard", shard, 1)
+    half = -(-replicas // 2)
+    return min(SHARD, half) if chip.name == "numpy" else SHARD
 
 
 def _kept(shards: list[Shard], checkpoint: Any) -> list[Shard]:
     """Return copies that keep their results in a folder, in files named by their fingerprints."""
     folder = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    known: dict[int, Any] = {}
+    known = Fingerprints()
     names = [checkpoints.fingerprint((checkpoints.code(), shard), known) for shard in shards]
     files = [replace(folder, path=Path(folder.path) / f"{name}.npz") for name in names]
     keepers = map(checkpoints.Keeper, files, ({"shard": name} for name in names))
     return [replace(s, keeper=keeper) for s, keeper in zip(shards, keepers, strict=True)]
 
 
-def _map(shards: list[Shard], executor: Executor | None, chip: backends.Backend) -> Iterable[dict]:
-    if executor is not None:
+# Running shards ----------------------------------------------------------------------------------
+
+
+def _check_executor(executor: Any, network: Any, settings: Mapping[str, Any]) -> None:
+    """Raise for an executor that takes no more work, or cannot send what is to be trained."""
+    checks.instance("executor", executor, (Executor, type(None)), "an Executor")
+    if executor is None:
+        return
+    try:
+        executor.submit(int).cancel()
+    except NotImplementedError:  # it has another ``map`` only
+        return
+    except RuntimeError as error:
+        what = f"{executor!r} ({error})"
+        raise type(error)(f"executor: expected one that takes work, got {what}") from error
+    module = sys.modules.get("concurrent.futures.process")  # missing in browsers
+    if module is not None and isinstance(executor, module.ProcessPoolExecutor):
         try:
-            return list(executor.map(Shard.run, shards))
-        except Exception as error:
-            unsent = "pickle" in str(error) or "local object" in str(error)
-            if unsent or isinstance(error, BrokenExecutor):
-                error.add_note(_SENT)
+            pickle.dumps((network, settings))
+        except Exception as error:  # what cannot be sent raises types of its own
+            error.add_note(_SENT)
             raise
-    told = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if told else os.cpu_count() or 1
-    if chip.name != "numpy" or sys.platform == "emscripten" or min(cores, len(shards)) == 1:
+
+
+def _check_shards(shards: list[Shard]) -> None:
+    """Raise now what a shard would raise before its first step; the first one needs no trial."""
+    if not shards:
+        return
+    if shards[0].keeper:
+        shards[0].keeper.check_writable()
+    tried = [(shards[0].options, _without_replicas(shards[0].fit))]
+    for one in shards[1:]:
+        own = one.options, _without_replicas(one.fit)
+        if not any(_same(own, other) for other in tried):
+            tried.append(own)
+            one.check()
+
+
+def _without_replicas(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in PER_REPLICA}
+
+
+def _same(first: tuple[Any, Any], second: tuple[Any, Any]) -> bool:
+    """Return whether two pairs of dicts hold the very same objects."""
+    pairs = zip(first, second, strict=True)
+    return all(a.keys() == b.keys() and all(a[k] is b[k] for k in a) for a, b in pairs)
+
+
+def _run(
+    shards: list[Shard], executor: Executor | None, chip: backends.Backend
+) -> Iterable[dict[str, np.ndarray]]:
+    """Run shards, on an executor or as many threads as there are cores, and return their results."""
+    if executor is not None:
+        return _on(executor, shards)
+    workers = min(cores(), len(shards))
+    if chip.name != "numpy" or workers <= 1:
         return [shard.run() for shard in shards]
-    with ThreadPoolExecutor(cores) as pool:
-        return list(pool.map(Shard.run, shards))
+    pool = ThreadPoolExecutor(workers)
+    try:
+        return _on(pool, shards)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _on(executor: Executor, shards: list[Shard]) -> list[dict[str, np.ndarray]]:
+    """Run shards on an executor. The first error, or an interrupt, ends them all and is raised."""
+    permit = interrupts.Permit(processes=not isinstance(executor, ThreadPoolExecutor))
+    sent = [replace(shard, permit=permit) for shard in shards]
+    futures: list[Future] = []
+    try:
+        for shard in sent:
+            futures.append(executor.submit(Shard.run, shard))
+            if futures[-1].done() and futures[-1].exception():
+                break
+        wait(futures, return_when=FIRST_EXCEPTION)
+        return _results(futures)
+    except NotImplementedError:
+        if futures:
+            raise
+        return list(executor.map(Shard.run, sent))
+    except Exception as error:
+        unsent = "pickle" in str(error) or "local object" in str(error)
+        if unsent or isinstance(error, BrokenExecutor):
+            error.add_note(_SENT)
+        raise
+    finally:
+        permit.withdraw()
+        for future in futures:
+            future.cancel()
+        wait([future for future in futures if not future.cancelled()], timeout=PATIENCE)
+
+
+def _results(futures: list[Future]) -> list[dict[str, np.ndarray]]:
+    """Return the results, or raise the first error of those that have ended."""
+    for future in futures:
+        if future.done() and future.exception():
+            raise future.exception()  # type: ignore[misc]
+    return [future.result() for future in futures]
+
+
+# Labels ------------------------------------------------------------------------------------------
 
 
 def _choices(name: str, value: Any) -> dict[Any, Any]:
@@ -221,33 +451,58 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
     return found
 
 
-def _assemble(results, outer, inner, seeds, order, per_group) -> xr.Dataset:
-    """Join shards to arrays with one dimension per swept setting, then ``seed``."""
-    groups = [results[i : i + per_group] for i in range(0, len(results), per_group)]
-    shape = [len(v) for v in (*outer.values(), *inner.values())] + [len(seeds)]
-    dims = (*outer, *inner, "seed")
-    variables = {}
-    for name in results[0]:
-        joined = _stacked([np.concatenate([shard[name] for shard in group]) for group in groups])
-        extra = ("epoch", "layer")[: joined.ndim - 2]
-        variables[name] = ((*dims, *extra), joined.reshape(*shape, *joined.shape[2:]))
-    found = xr.Dataset(variables)
-    labels = {k: list(v) for k, v in (outer | inner).items()} | {"seed": list(seeds)}
-    if "layer" in found.dims:
-        labels["layer"] = np.arange(1, found.sizes["layer"] + 1)
-    # Curves of other lengths are padded with NaN: the longest says which epoch and step it is.
-    counts = {n: found[f"_{n}"].max(dims).values.astype(int) for n in ("epoch", "step")}
-    found = found.drop_vars(["_epoch", "_step"]).assign_coords(labels)
-    found = found.assign_coords(epoch=counts["epoch"], step=("epoch", counts["step"]))
-    return found.transpose(*order, "seed", ...)
+def _coordinate(name: str, labels: Iterable[Any]) -> tuple[str, Any]:
+    """Return labels as a coordinate with one axis, also where they are tuples."""
+    found = list(labels)
+    if np.ndim(np.array(found, dtype=object)) == 1:
+        return name, found
+    whole = np.empty(len(found), dtype=object)
+    whole[:] = [str(label) for label in found]
+    return name, whole
+
+
+def _joined(groups: list[list[dict[str, np.ndarray]]]) -> dict[str, list[np.ndarray]]:
+    """Return each variable's parts, one per group; where a shard lacks one, its part is empty."""
+    names = dict.fromkeys(name for group in groups for shard in group for name in shard)
+    found = {}
+    for name in names:
+        axes = next(shard[name].ndim for group in groups for shard in group if name in shard)
+        found[name] = [
+            _end_to_end([shard.get(name, _nothing(shard, axes)) for shard in group])
+            for group in groups
+        ]
+    return found
+
+
+def _nothing(shard: dict[str, np.ndarray], axes: int) -> np.ndarray:
+    return np.full((len(shard["diverged"]), *[0] * (axes - 1)), np.nan)
+
+
+def _end_to_end(parts: list[np.ndarray]) -> np.ndarray:
+    """Concatenate the replicas of several shards, filled with NaN up to the longest of other axes."""
+    longest = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+    return np.concatenate([_filled(part, (len(part), *longest)) for part in parts])
+
+
+def _own_dims(name: str, sizes: tuple[int, ...], variables: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return names of a variable's own dimensions: epoch, layer, and one of its own for what is else."""
+    layers = [value.shape[-1] for dims, value in variables.values() if dims[-1] == "layer"]
+    own = ["epoch", "layer"][: len(sizes)]
+    if len(sizes) >= 2 and layers and layers[0] != sizes[1]:
+        own[1] = f"{name}_layer"
+    return (*own, *(f"{name}_axis{i}" for i in range(3, len(sizes) + 1)))
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:
     """Stack arrays, filled with NaN at the end of their axes up to the longest."""
-    longest = np.max([part.shape for part in parts], axis=0)
-    if all(part.shape == tuple(longest) for part in parts):
-        return np.stack(parts)
-    joined = np.full((len(parts), *longest), np.nan)
-    for whole, part in zip(joined, parts, strict=True):
-        whole[tuple(map(slice, part.shape))] = part
-    return joined
+    longest = tuple(np.max([part.shape for part in parts], axis=0).astype(int))
+    return np.stack([_filled(part, longest) for part in parts])
+
+
+def _filled(part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array with NaN at the end of its axes, the same one if it has the shape already."""
+    if part.shape == tuple(shape):
+        return part
+    whole = np.full(shape, np.nan)
+    whole[tuple(map(slice, part.shape))] = part
+    return whole

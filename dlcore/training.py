@@ -1,17 +1,20 @@
 """Training one shard of replicas: ``fit`` and ``evaluate``."""
 
+from __future__ import annotations
+
 import copy
+import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from dlcore import checkpoints, checks, schedules
+from dlcore import checkpoints, checks, interrupts, schedules
 from dlcore.backend import one_blas_thread
 from dlcore.batches import CHUNK, Data, Part
 from dlcore.checkpoints import Checkpoint
@@ -24,6 +27,11 @@ from dlcore.regularizers import EarlyStopping
 
 #: What is recorded of losses, in the order of ``History``.
 CURVES = ("train_loss", "valid_loss", "valid_accuracy")
+#: Names in the results of ``fit`` and ``sweep`` that no probe may give.
+TAKEN = {
+    *CURVES, "diverged", "best_epoch", "stopped_epoch", "test_loss", "test_accuracy",
+    "epoch", "step", "seed", "layer",
+}  # fmt: skip
 Probe = Callable[[Network, Any], dict[str, Any]]
 
 
@@ -70,6 +78,7 @@ def evaluate(
 def _evaluate(network: Network, held: Part, loss: Any) -> tuple[np.ndarray, np.ndarray]:
     total = correct = 0.0
     for start in range(0, held.n, CHUNK):
+        interrupts.check()
         x, y = held.chunk(start)
         out = network.forward(x, training=False)
         total = total + loss(out, y)[0] * (min(CHUNK, held.n - start) / held.n)
@@ -104,48 +113,101 @@ def fit(
     only read. ``progress`` shows a bar; by default in a terminal or notebook, and not with
     ``TQDM_DISABLE`` set.
 
+    An interrupt (Ctrl-C, the stop button) is obeyed at the end of the step: the network then has the
+    parameters after its last whole step, also with ``early_stopping``; a checkpoint, if there is one,
+    holds the state that was written last. Pressed twice, it does not wait for the step.
+
     Replica r ends with the bits that its seed gives alone (NumPy, one BLAS thread, which ``fit`` sets).
     With more ``blas_threads`` a single wide net trains faster, and equal to rounding only. A replica
-    whose loss is not finite at the end of an epoch is marked in ``diverged`` and frozen at zero weights.
+    whose loss, parameters or optimizer's state are not finite at the end of an epoch is marked in
+    ``diverged`` and frozen at zero weights.
     Raises ``ValueError`` or ``TypeError`` for arguments out of range, and ``ValueError`` for a
-    checkpoint that is damaged or another run's.
+    checkpoint that is damaged or another run's; all before the first step, as is the ``OSError`` of a
+    checkpoint that cannot be written. What a probe returns is checked at the first record.
     """
     given = {k: v for k, v in locals().items() if k not in ("checkpoint", "progress")}
-    run = _Run(network, data, optimizer, loss)
-    per_epoch = -(-run.train.n // checks.integer("batch_size", batch_size, 1))
-    if (epochs is None) == (steps is None):
-        raise ValueError(f"epochs, steps: expected exactly one, got epochs={epochs}, steps={steps}")
-    total = checks.integer("epochs", epochs, 1) * per_epoch if steps is None else steps
-    checks.integer("steps", total, 1)
-    checks.integer("evaluate_every", evaluate_every, 1)
-    checks.integer("blas_threads", blas_threads, 1)
-    rest = run.train.n % batch_size if total >= per_epoch else 0
-    due = "batches with more than one row per feature to train batch norm"
-    checks.expect(min(run.train.n, rest or batch_size) > 1 or not run.normed, "batch_size", due, 1)
-    base = checks.per_replica("lr", lr, network.replicas)
-    own = run.optimizer.weight_decay if weight_decay is None else weight_decay
-    decay = checks.per_replica("weight_decay", own, network.replicas)
-    run.options(schedule, regularizers, augment, early_stopping, probe)
-    last = -(-total // per_epoch)
-    run.make_room([*range(evaluate_every, last, evaluate_every), last])
-    done = 0 if checkpoint is None else run.resume(checkpoint, given, per_epoch)
-    with one_blas_thread(blas_threads), network.backend.quiet():
-        for epoch in _bar(range(done + 1, last + 1), progress):
-            span = range(per_epoch * (epoch - 1), min(total, per_epoch * epoch))
-            record, before = epoch in run.recorded, None
-            if run.active.any():
-                factors = [run.schedule(k, total) for k in span]
-                factors = [checks.per_replica("schedule", f, len(base)) for f in factors]
-                rates = np.array(factors) * (base * run.active)
-                before = run.epoch(epoch, batch_size, rates, decay, record)
-            run.finish(epoch, record, before)
+    run = _prepared(given)
+    if checkpoint is not None:
+        run.resume(checkpoint, given)
+    with (
+        one_blas_thread(blas_threads),
+        network.backend.quiet(),
+        interrupts.whole_steps(),
+    ):
+        for epoch in _bar(range(int(run.done) + 1, run.length.epochs + 1), progress):
+            before = run.epoch(epoch) if run.active.any() else None
+            run.finish(epoch, before)
         if run.watch:
             run.watch.restore(~run.diverged)
-    return run.history(np.minimum(np.multiply([*run.recorded], per_epoch), total))
+    return run.history()
+
+
+def check(network: Network, data: Data, **options: Any) -> None:
+    """Raise what ``fit`` with the same arguments would raise before its first step.
+
+    Nothing is trained; ``network`` stays as it is.
+    """
+    signature = inspect.signature(fit).bind(network, data, **options)
+    signature.apply_defaults()
+    _prepared(signature.arguments)
+
+
+def _prepared(given: Mapping[str, Any]) -> _Run:
+    """Check the arguments of ``fit`` and return what it needs."""
+    run = _Run(given["network"], given["data"], given["optimizer"], given["loss"])
+    run.length = _length(run.train.n, given["epochs"], given["steps"], given["batch_size"])
+    checks.integer("evaluate_every", given["evaluate_every"], 1)
+    checks.integer("blas_threads", given["blas_threads"], 1)
+    _check_rows(run, run.length)
+    run.set_rates(given["lr"], given["weight_decay"])
+    run.set_schedule(given["schedule"])
+    run.set_regularizers(given["regularizers"])
+    run.set_functions(given["augment"], given["probe"])
+    run.set_early_stopping(given["early_stopping"])
+    run.make_room(given["evaluate_every"])
+    return run
+
+
+class Length(NamedTuple):
+    """How long a run is: updates in all, updates per epoch, rows per batch."""
+
+    steps: int
+    per_epoch: int
+    batch_size: int
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, the last one perhaps cut short."""
+        return -(-self.steps // self.per_epoch)
+
+    def steps_after(self, epoch: int) -> int:
+        """Return the number of updates done after an epoch."""
+        return min(self.steps, self.per_epoch * epoch)
+
+
+def _length(rows: int, epochs: Any, steps: Any, batch_size: Any) -> Length:
+    """Return the length of a run. Raises ``ValueError`` unless one of epochs and steps is given."""
+    per_epoch = -(-rows // checks.integer("batch_size", batch_size, 1))
+    if (epochs is None) == (steps is None):
+        raise ValueError(f"epochs, steps: expected exactly one, got epochs={epochs}, steps={steps}")
+    if steps is None:
+        steps = checks.integer("epochs", epochs, 1) * per_epoch
+    return Length(checks.integer("steps", steps, 1), per_epoch, batch_size)
+
+
+def _check_rows(run: _Run, length: Length) -> None:
+    """Raise ``ValueError`` if batch norm would get a batch of one row."""
+    whole_epoch = length.steps >= length.per_epoch
+    rest = run.train.n % length.batch_size if whole_epoch else 0
+    smallest = min(run.train.n, rest or length.batch_size)
+    due = "batches with more than one row per feature to train batch norm"
+    checks.expect(smallest > 1 or not run.normed, "batch_size", due, 1)
 
 
 class _Run:
     """What one call of ``fit`` holds: data on the device, bound optimizer, records so far."""
+
+    length: Length
 
     def __init__(self, network: Network, data: Data, optimizer: Any, loss: Any) -> None:
         self.loss = on_backend(loss or SoftmaxCrossEntropy(), network)
@@ -164,29 +226,49 @@ class _Run:
         self.train_loss = np.full(network.streams.shape, np.nan)
         self.keeper: checkpoints.Keeper | None = None
 
-    def options(self, schedule, regularizers, augment, stopping, probe) -> None:
-        """Check and keep what acts beside the loss."""
-        self.schedule = schedules.begin(schedule, self.network.replicas)
-        several = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
-        acts = [hasattr(r, "gradients") or hasattr(r, "weights") for r in several]
-        if not all(acts) or any(isinstance(r, type) for r in several):
-            raise TypeError(f"regularizers: expected some such as L2(1e-4), got {regularizers!r}")
-        for name, value in (("augment", augment), ("probe", probe)):
-            checks.function(name, value or np.add, "a function of two arguments")
-        known = (EarlyStopping, type(None))
-        checks.instance("early_stopping", stopping, known, "EarlyStopping(...)")
-        if stopping and stopping.monitor != "train_loss" and not self.valid.n:
-            raise ValueError("early_stopping: expected validation examples, got none")
-        self.beside = [r.bind(self.network) if hasattr(r, "bind") else r for r in several]
-        self.before_step = [r.gradients for r in self.beside if hasattr(r, "gradients")]
-        self.after_step = [r.weights for r in self.beside if hasattr(r, "weights")]
-        if not self.valid.n:  # a schedule that needs validation data says so before the first step
-            self.schedule.record(np.full(self.network.replicas, np.nan))
-        self.augment, self.probe = augment, probe
-        self.watch = stopping.begin(self.network) if stopping else None
+    def set_rates(self, lr: Any, weight_decay: Any) -> None:
+        """Check and keep learning rate and weight decay, one per replica."""
+        if weight_decay is None:
+            weight_decay = self.optimizer.weight_decay
+        self.lr = checks.per_replica("lr", lr, self.network.replicas)
+        self.decay = checks.per_replica("weight_decay", weight_decay, self.network.replicas)
 
-    def make_room(self, epochs: list[int]) -> None:
-        """Make room for what will be recorded after some epochs."""
+    def set_schedule(self, schedule: Any) -> None:
+        """Check and keep the schedule of learning rates."""
+        self.schedule = schedules.begin(schedule, self.network.replicas)
+        if not self.valid.n:  # one that needs validation data says so before the first step
+            self.schedule.record(np.full(self.network.replicas, np.nan))
+
+    def set_regularizers(self, regularizers: Any) -> None:
+        """Check and keep what acts on gradients before a step, and on weights after it."""
+        several = regularizers if isinstance(regularizers, (tuple, list)) else (regularizers,)
+        for one in several:
+            acts = hasattr(one, "gradients") or hasattr(one, "weights")
+            due = "some such as L2(1e-4)"
+            good = acts and not isinstance(one, type)
+            checks.expect(good, "regularizers", due, repr(regularizers), TypeError)
+        self.beside = [one.bind(self.network) if hasattr(one, "bind") else one for one in several]
+        self.before_step = [one.gradients for one in self.beside if hasattr(one, "gradients")]
+        self.after_step = [one.weights for one in self.beside if hasattr(one, "weights")]
+
+    def set_functions(self, augment: Any, probe: Any) -> None:
+        """Check and keep the functions that change batches and look at the network."""
+        for name, value in (("augment", augment), ("probe", probe)):
+            if value is not None:
+                checks.function(name, value, "a function of two arguments")
+        self.augment, self.probe = augment, probe
+
+    def set_early_stopping(self, rule: Any) -> None:
+        """Check and keep the rule that stops replicas."""
+        checks.instance("early_stopping", rule, (EarlyStopping, type(None)), "EarlyStopping(...)")
+        if rule and rule.monitor != "train_loss" and not self.valid.n:
+            raise ValueError("early_stopping: expected validation examples, got none")
+        self.watch = rule.begin(self.network) if rule else None
+
+    def make_room(self, evaluate_every: int) -> None:
+        """Make room for what will be recorded: every so many epochs, and after the last."""
+        last = self.length.epochs
+        epochs = [*range(evaluate_every, last, evaluate_every), last]
         shape = (*self.network.streams.shape, len(epochs))
         self.recorded = {epoch: i for i, epoch in enumerate(epochs)}
         self.curves = {name: np.full(shape, np.nan) for name in CURVES}
@@ -202,18 +284,37 @@ class _Run:
         """Which replicas go on (R,)."""
         return ~(self.stopped | self.diverged)
 
-    def epoch(self, number, batch_size, rates, decay, keep) -> Any:
-        """Train one epoch; nothing in its loop waits for the device or copies from the host."""
+    def rates(self, number: int) -> np.ndarray:
+        """Return the learning rates of an epoch's steps ``(steps, R)``; those that have ended have 0."""
+        factors = []
+        for step in range(self.length.per_epoch * (number - 1), self.length.steps_after(number)):
+            factor = self.schedule(step, self.length.steps)
+            factors.append(checks.per_replica("schedule", factor, len(self.lr)))
+        return np.array(factors) * (self.lr * self.active)
+
+    def order(self, number: int) -> Any:
+        """Return the rows of an epoch's batches in order, keyed by seed and epoch, on the device."""
+        streams = self.network.streams
+        rows = streams.draw("batches", lambda rng: rng.permutation(self.train.n), number)
+        return self.backend.asarray(rows + self.train.offset, np.intp)
+
+    def epoch(self, number: int) -> Any:
+        """Train one epoch; nothing in its loop waits for the device or copies from the host.
+
+        Returns the parameters before the last step, where the probe will need them, else None.
+        """
         net, xp, asarray = self.network, self.backend.xp, self.backend.asarray
         net.start_epoch(number)
         noise = Noise(net.streams, self.backend, "augment", number) if self.augment else None
-        order = net.streams.draw("batches", lambda rng: rng.permutation(self.train.n), number)
-        order = asarray(order + self.train.offset, np.intp)
-        padded = np.append(rates * decay, np.zeros((len(rates), 1)), axis=1)
-        decays = asarray(padded) if decay.any() else [None] * len(rates)
-        rates, last, before = asarray(rates), len(rates) - 1, None
+        order, batch_size = self.order(number), self.length.batch_size
+        on_host = self.rates(number)
+        padded = np.append(on_host * self.decay, np.zeros((len(on_host), 1)), axis=1)
+        decays = asarray(padded) if self.decay.any() else [None] * len(on_host)
+        rates, last, before = asarray(on_host), len(on_host) - 1, None
+        keep = self.probe and number in self.recorded
         total = xp.zeros(net.streams.shape, dtype=self.backend.dtype)
         for k in range(len(rates)):
+            interrupts.check()
             x, y = self.train.rows(order[..., k * batch_size : (k + 1) * batch_size])
             x = self.augment(x, noise) if self.augment else x
             value, dy = self.loss(net.forward(x, training=True), y)
@@ -221,7 +322,7 @@ class _Run:
             total += value
             for regularize in self.before_step:
                 regularize(net)
-            if keep and self.probe and k == last:
+            if keep and k == last:
                 before = net.parameters.copy()
             self.optimizer.step(rates[k], decays[k])
             for regularize in self.after_step:
@@ -229,43 +330,95 @@ class _Run:
         self.train_loss[...] = self.backend.to_numpy(total).astype(np.float64) / len(rates)
         return before
 
-    def finish(self, epoch: int, record: bool, before: Any) -> None:
+    def finish(self, epoch: int, before: Any) -> None:
         """Mark and freeze diverged replicas; at a record, evaluate and probe; keep the state."""
-        shape = self.network.streams.shape
-        bad, gone = ~np.isfinite(self.train_loss), self.stopped.reshape(shape)
-        if record:
-            for name, found in self._probe(before, gone).items():
-                self.probes.setdefault(name, []).append(found)
-            valid, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
-            if self.valid.n and self.active.any():
-                valid, accuracy = _evaluate(self.network, self.valid, self.loss)
-                bad = bad | ~np.isfinite(valid)
-        self._freeze(np.reshape(bad, -1) & self.active)
-        if record:
-            out = self.diverged.reshape(shape)
-            blind = out & (self.valid.n > 0)
-            values = {
-                "train_loss": np.where(out, np.inf, self.train_loss),
-                "valid_loss": np.where(blind, np.inf, valid),
-                "valid_accuracy": np.where(blind, 1 / self.train.classes, accuracy),
-            }
-            for name, value in values.items():
-                self.curves[name][..., self.recorded[epoch]] = np.where(gone, np.nan, value)
-            if self.watch:
-                self.watch.record(epoch, values)
-            self.schedule.record(np.where(gone, np.inf, values["valid_loss"]))
+        stopped = self.stopped
+        bad = ~np.isfinite(self.train_loss).reshape(-1) | self._overflowed()
+        if epoch in self.recorded:
+            self._record(epoch, before, stopped, bad)
+        else:
+            self._freeze(bad & self.active)
         self.done[...] = epoch
-        if self.keeper:
-            self.keeper.write(self.memory, now=epoch == max(self.recorded))
+        if self.keeper and epoch == self.length.epochs:
+            self.keeper.write_result(self.memory)
+        elif self.keeper:
+            self.keeper.write(self.memory)
+
+    def _overflowed(self) -> np.ndarray:
+        """Return which replicas have parameters, or state of the optimizer, that are not finite (R,)."""
+        xp, net = self.backend.xp, self.network
+        buffers = (net.parameters, *self.optimizer.buffers)
+        found = np.zeros(net.replicas, dtype=bool)
+        good = [xp.isfinite(buffer).all() for buffer in buffers]
+        if self.backend.to_numpy(xp.stack(good)).all():
+            return found
+        for buffer in buffers:
+            for slot in net.slots:
+                own = xp.isfinite(buffer[slot.start : slot.stop].reshape(net.replicas, -1))
+                found |= ~self.backend.to_numpy(own.all(axis=-1))
+        return found
+
+    def _record(self, epoch: int, before: Any, stopped: np.ndarray, bad: np.ndarray) -> None:
+        """Probe, evaluate and freeze; write down what was seen, and tell who watches.
+
+        ``stopped`` and ``bad`` say which replicas (R,) early stopping has stopped, and which are no more
+        finite.
+        """
+        shape = self.network.streams.shape
+        for name, found in self._probe(before, stopped.reshape(shape)).items():
+            self.probes.setdefault(name, []).append(found)
+        valid, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
+        if self.valid.n and self.active.any():
+            valid, accuracy = _evaluate(self.network, self.valid, self.loss)
+            bad = bad | ~np.isfinite(valid).reshape(-1)
+        self._freeze(bad & self.active)
+        diverged = self.diverged.reshape(shape)
+        guessing = diverged & (self.valid.n > 0)
+        values = {
+            "train_loss": np.where(diverged, np.inf, self.train_loss),
+            "valid_loss": np.where(guessing, np.inf, valid),
+            "valid_accuracy": np.where(guessing, 1 / self.train.classes, accuracy),
+        }
+        gone = stopped.reshape(shape)
+        for name, value in values.items():
+            self.curves[name][..., self.recorded[epoch]] = np.where(gone, np.nan, value)
+        if self.watch:
+            self.watch.record(epoch, values)
+        self.schedule.record(np.where(gone, np.inf, values["valid_loss"]))
 
     def _probe(self, before: Any, gone: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the probe's arrays on the host, NaN for replicas that early stopping has stopped."""
+        """Return copies of the probe's arrays on the host, NaN for replicas that have stopped."""
         if self.probe is None:
             return {}
         before = self.network.parameters.copy() if before is None else before
-        found = {k: self.backend.to_numpy(v) for k, v in self.probe(self.network, before).items()}
-        cut = found if gone.any() else {}
-        return found | {k: np.where(gone[..., None], np.nan, value) for k, value in cut.items()}
+        answer = self.probe(self.network, before)
+        checks.instance("probe", answer, Mapping, "a dict from names to arrays")
+        found = {}
+        for name, value in answer.items():
+            value = np.array(self.backend.to_numpy(value))
+            self._check_probed(name, value)
+            if gone.any():
+                value = np.where(
+                    gone.reshape(*gone.shape, *[1] * (value.ndim - gone.ndim)), np.nan, value
+                )
+            found[name] = value
+        names = self.probes or found
+        checks.expect(names.keys() == found.keys(), "probe", f"names {[*names]}", [*found])
+        return found
+
+    def _check_probed(self, name: str, value: np.ndarray) -> None:
+        """Raise ``TypeError`` or ``ValueError`` for an array of a probe that no record can hold."""
+        checks.instance("probe", name, str, "names that are texts")
+        checks.expect(name not in TAKEN, "probe", "a name of its own", repr(name))
+        own = f"probe {name}"
+        checks.expect(not value.dtype.hasobject, own, "numbers", "Python objects", TypeError)
+        checks.expect(value.dtype.kind in "biufc", own, "numbers", value.dtype, TypeError)
+        shape = self.network.streams.shape
+        due = ", ".join(map(str, (*shape, "...")))
+        good = value.shape[: len(shape)] == shape
+        checks.expect(good, own, f"shape ({due}), replicas first", value.shape)
+        before = self.probes[name][0].shape if name in self.probes else value.shape
+        checks.expect(value.shape == before, own, f"shape {before} as at first", value.shape)
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""
@@ -289,30 +442,48 @@ class _Run:
                 found |= {f"{i} {name}": a for name, a in part.memory().items()}
         return found
 
-    def resume(self, checkpoint: Any, given: dict[str, Any], per_epoch: int) -> int:
-        """Open the checkpoint, take up what it holds, and return the epochs done."""
+    def resume(self, checkpoint: Any, given: dict[str, Any]) -> None:
+        """Open the checkpoint and take up what it holds; where there is more to do, try to write it."""
         net, to_numpy = self.network, self.backend.to_numpy
         start = {name: to_numpy(a) for name, a in net.arrays().items()}
         about = net.streams.seeds, net.backend, net.frozen, net.lr_factors, net.below
-        given["network"] = [_traits(layer) for layer in net.layers], start, about
-        given["data"] = [(to_numpy(p.x), to_numpy(p.y), p.offset) for p in (self.train, self.valid)]
-        self.keeper = checkpoints.Keeper(checkpoint, given)
-        found = self.keeper.read() or {}
-        for name, a in self.memory().items() if found else ():
-            new = found[name]
-            a[...] = new if isinstance(a, np.ndarray) else self.backend.asarray(new, new.dtype)
-        probes = {k: a for k, a in found.items() if k.startswith("probe ")}
-        self.probes = {name.removeprefix("probe "): [*a] for name, a in probes.items()}
-        for _ in range(self.done * per_epoch):
-            self.optimizer.advance()
-        return int(self.done)
+        settings = dict(given)
+        settings["network"] = [_traits(layer) for layer in net.layers], start, about
+        parts = self.train, self.valid
+        settings["data"] = [(to_numpy(part.x), to_numpy(part.y), part.offset) for part in parts]
+        self.keeper = checkpoints.Keeper(checkpoint, settings)
+        if found := self.keeper.read():
+            self.take_up(found)
+        if self.done < self.length.epochs:
+            self.keeper.check_writable()
 
-    def history(self, steps: np.ndarray) -> History:
-        shape, watch = self.network.streams.shape, self.watch
+    def take_up(self, found: Mapping[str, np.ndarray]) -> None:
+        """Put the arrays of a checkpoint in their places. Raises ``ValueError`` unless they fit."""
+        live = self.memory()
+        kept = {name: a for name, a in found.items() if not name.startswith("probe ")}
+        checks.expect(kept.keys() == live.keys(), "checkpoint", f"{sorted(live)}", sorted(kept))
+        for name, a in live.items():
+            checks.expect(kept[name].shape == a.shape, name, f"shape {a.shape}", kept[name].shape)
+        for name, a in live.items():
+            new = kept[name]
+            a[...] = new if isinstance(a, np.ndarray) else self.backend.asarray(new, new.dtype)
+        probes = {name: a for name, a in found.items() if name.startswith("probe ")}
+        self.probes = {name.removeprefix("probe "): [*a] for name, a in probes.items()}
+        for _ in range(self.length.steps_after(int(self.done))):
+            self.optimizer.advance()
+
+    def history(self) -> History:
+        """Return what was seen, in arrays of its own."""
+        shape = self.network.streams.shape
+        epochs = np.array([*self.recorded])
+        steps = np.array([self.length.steps_after(epoch) for epoch in self.recorded])
+        curves = {name: curve.copy() for name, curve in self.curves.items()}
         probes = {name: np.stack(found, axis=len(shape)) for name, found in self.probes.items()}
-        ends = [e.reshape(shape) for e in (watch.best_epoch, watch.stopped_epoch)] if watch else []
-        others: Any = [*self.curves.values(), self.diverged.reshape(shape), probes, *ends]
-        return History(np.array([*self.recorded]), steps, *others)
+        ends = {}
+        for name in ("best_epoch", "stopped_epoch") if self.watch else ():
+            ends[name] = getattr(self.watch, name).reshape(shape).copy()
+        diverged = self.diverged.reshape(shape).copy()
+        return History(epochs, steps, **curves, diverged=diverged, probes=probes, **ends)
 
 
 def _traits(layer: Layer) -> tuple[type, dict[str, Any]]:
