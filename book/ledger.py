@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 
-from book.verdicts import WORDS, records
+from book.verdicts import WORDS, records, replications, stood
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
@@ -104,10 +104,14 @@ def citation_problems(path: Path) -> list[str]:
 def as_json(version: str) -> str:
     """Return the ledger for programs."""
     found = collect()
+    again = replications()
     for claim in found:
         for record in claim["verdicts"]:
             record["page"] = f"chapters/{claim['chapter']}.html#{anchor(record['id'])}"
-    return json.dumps({"version": version, "claims": found}, indent=1, ensure_ascii=False) + "\n"
+            if record["id"] in again["verdicts"]:
+                record["words_in_runs"] = again["verdicts"][record["id"]]["words"]
+    ledger = {"version": version, "runs": again["runs"], "claims": found}
+    return json.dumps(ledger, indent=1, ensure_ascii=False) + "\n"
 
 
 def as_markdown() -> str:
@@ -148,14 +152,20 @@ def _counts() -> str:
 
 def _lists(stored: list[dict[str, Any]]) -> list[str]:
     lines = []
+    again = replications()["verdicts"]
     for record in stored:
+        seen = again.get(record["id"])
         link = f"[{record['id']}](#{anchor(record['id'])})"
         where = f"{_text(record['data'])}, {record['seeds']} seeds"
+        if seen:
+            where += f"; the word stood in {stood(seen['words'])} runs"
         lines.append(
             f"- {link} {_badge(record, '#' + entry(record['id']))}: {_text(record['claim'])} *({where})*"
         )
         for name, part in record["parts"].items():
-            lines.append(f"  - {_badge(part)} {_text(name)}: {_effect(part)}")
+            words = seen["parts"][name]["words"] if seen and name in seen["parts"] else []
+            turned = f" (stood in {stood(words)})" if len(set(words)) > 1 else ""
+            lines.append(f"  - {_badge(part)} {_text(name)}: {_effect(part)}{turned}")
         if not record["parts"]:
             lines.append(f"  - {_effect(record)}")
     return [*lines, ""]

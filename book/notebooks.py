@@ -22,6 +22,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from PIL import Image
 
+from book import arithmetic
 from book.verdicts import MIME, record_problems
 
 MAX_LINES = 25
@@ -219,7 +220,8 @@ def _figure_problems(cell: NotebookNode) -> Iterator[str]:
 def execute(path: Path, **environment: str) -> tuple[NotebookNode, float]:
     """Run a notebook in its own folder with a fresh kernel; return it and the seconds it took.
 
-    ``environment`` is set for the kernel, beside what this process has.
+    The kernel gets what this process has, the variables of canonical arithmetic where the machine can compute
+    in it (or of the one that ``DLCORE_ARITHMETIC`` names), and ``environment``.
     """
     nb = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -231,7 +233,8 @@ def execute(path: Path, **environment: str) -> tuple[NotebookNode, float]:
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
     start = time.perf_counter()
-    client.execute(env=os.environ | environment)
+    _, variables = arithmetic.chosen()
+    client.execute(env=os.environ | variables | environment)
     return nb, time.perf_counter() - start
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from dlcore import checks
+from dlcore import arithmetic, checks
 from dlcore.backend import to_host
 
 ARRIVED = 0.9  # share of runs that must reach the target before a ratio is more than a bound
@@ -235,6 +235,7 @@ class Verdict:
     ``{"at_least": 20.0}``. ``margin`` is the distance from the threshold to the nearer end of the
     interval, negative inside it. With conditions, ``parts`` has one Verdict for each by name,
     and effect, low, high and margin are None. ``size`` is full (default), quick or large.
+    ``arithmetic`` names the bits it was made in, see `dlcore.arithmetic`.
     """
 
     id: str
@@ -251,6 +252,7 @@ class Verdict:
     margin: float | None
     level: float
     size: str = "full"
+    arithmetic: str = ""
     parts: dict[str, Verdict] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -310,7 +312,7 @@ def verdict(
     machine = f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}"
     common: dict[str, Any] = dict(
         id=id, claim=claim, unit=unit, data=data, size=size,
-        machine=machine, threshold=threshold, level=level,
+        machine=machine, threshold=threshold, level=level, arithmetic=arithmetic.describe(),
     )  # fmt: skip
     if not conditions:
         return Verdict(**common, **_judge("effect", effect, level, threshold))

@@ -6,6 +6,7 @@ nbval itself runs by `make nbval`, with chapters/conftest.py.
 import base64
 import copy
 import io
+import os
 import re
 import subprocess
 import sys
@@ -20,13 +21,14 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from book import notebooks, verdicts
+from dlcore import arithmetic
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 RECORD = {
     "id": "G1", "claim": "gradients shrink", "verdict": "holds", "effect": 52.3, "unit": "points",
     "low": 51.0, "high": 53.6, "seeds": 20, "data": "MNIST-1D", "machine": "x86_64", "size": "full",
-    "parts": {},
+    "arithmetic": "canonical", "level": 0.95, "threshold": {"at_least": 20.0}, "parts": {},
 }  # fmt: skip
 
 
@@ -170,6 +172,7 @@ HOLES = {
     "lacks ['unit']": lambda nb: nb.cells[2].outputs[0].data[verdicts.MIME].pop("unit"),
     "is no verdict": set_record(verdict="perhaps"),
     "size quick": set_record(size="quick"),
+    "expected canonical": set_record(arithmetic="arm64, no OpenBLAS, baseline SIMD"),
     "what the record says": set_record(verdict="fails"),
     "the record says": set_record(seeds=19),
     "a figure of": lambda nb: (
@@ -248,7 +251,7 @@ def test_running_does_not_store_what_failed(tmp_path, capsys):
 # Records of verdicts: a fresh one against the stored one.
 
 CONDITIONS = RECORD | {
-    "verdict": "depends", "effect": None, "low": None, "high": None,
+    "verdict": "depends", "effect": None, "low": None, "high": None, "threshold": {"at_least": 2.0},
     "parts": {
         "deep": {"verdict": "holds", "effect": 5.0, "low": 4.0, "high": 6.0, "seeds": 20},
         "shallow": {"verdict": "fails", "effect": 0.0, "low": -1.0, "high": 1.0, "seeds": 20},
@@ -256,6 +259,11 @@ CONDITIONS = RECORD | {
 }  # fmt: skip
 TIMING = RECORD | {"unit": "x time", "effect": 1.3, "low": 1.2, "high": 1.4}
 BOUND = RECORD | {"high": None}
+ELSEWHERE = {"arithmetic": "arm64, no OpenBLAS, baseline SIMD"}
+RATIO = RECORD | {
+    "unit": "times", "effect": 2.0, "low": 1.6, "high": 2.5, "threshold": {"at_least": 1.25}
+}  # fmt: skip
+ROUNDED = RECORD | {"unit": "log10", "effect": -7.0, "low": -7.01, "high": -6.99}
 
 
 def part(name, **values):
@@ -266,9 +274,8 @@ def part(name, **values):
     ("stored", "fresh"),
     [
         (RECORD, RECORD),
-        (RECORD, RECORD | {"effect": 51.2, "low": 49.0, "machine": "another"}),
-        (BOUND, BOUND | {"effect": 1e9}),
-        (CONDITIONS, part("deep", effect=5.9)),
+        (RECORD, RECORD | {"effect": 52.3004, "machine": "another"}),
+        (BOUND, BOUND),
         (CONDITIONS, CONDITIONS | {"parts": dict(reversed(CONDITIONS["parts"].items()))}),
         (TIMING, TIMING | {"effect": 9.0, "verdict": "undecided"}),
     ],
@@ -280,9 +287,13 @@ def test_records_that_agree(stored, fresh):
 @pytest.mark.parametrize(
     ("stored", "fresh", "expected"),
     [
-        (RECORD, RECORD | {"effect": 50.9}, "outside the stored interval"),
-        (RECORD, RECORD | {"effect": 53.7}, "outside the stored interval"),
-        (RECORD, RECORD | {"effect": float("nan")}, "outside the stored interval"),
+        (
+            RECORD,
+            RECORD | {"effect": 52.31},
+            "effect is 52.3 as stored and 52.31 now, in canonical",
+        ),
+        (RECORD, RECORD | {"low": 51.1}, "low is 51.0 as stored and 51.1 now"),
+        (RECORD, RECORD | {"effect": float("nan")}, "effect is 52.3 as stored and nan now"),
         (RECORD, RECORD | {"effect": None}, "effect is 52.3 as stored and None now"),
         (RECORD, RECORD | {"verdict": "undecided"}, "verdict is holds as stored and undecided now"),
         (RECORD, RECORD | {"seeds": 19}, "seeds is 20 as stored and 19 now"),
@@ -290,9 +301,10 @@ def test_records_that_agree(stored, fresh):
         (RECORD, RECORD | {"unit": "x time"}, "unit is"),
         (RECORD, RECORD | {"claim": "gradients grow"}, "claim is"),
         (RECORD, RECORD | {"size": "quick"}, "size is"),
-        (BOUND, BOUND | {"effect": 50.0}, "outside the stored interval"),
-        (CONDITIONS, part("deep", effect=6.1), "G1, deep: the effect is 6.1 now"),
+        (BOUND, BOUND | {"high": 53.0}, "high is None as stored"),
+        (CONDITIONS, part("deep", effect=5.1), "G1, deep: effect is 5.0 as stored and 5.1 now"),
         (CONDITIONS, part("deep", verdict="fails"), "G1, deep: the verdict is holds"),
+        (CONDITIONS, CONDITIONS | {"verdict": "undecided"}, "G1: the verdict is depends as stored"),
         (CONDITIONS, part("shallow", seeds=3), "G1, shallow: 20 seeds stored and 3 now"),
         (CONDITIONS, CONDITIONS | {"parts": {}}, "conditions are"),
         (TIMING, TIMING | {"verdict": "fails"}, "turned from holds to fails"),
@@ -301,6 +313,78 @@ def test_records_that_agree(stored, fresh):
 )
 def test_records_that_differ(stored, fresh, expected):
     assert expected in "\n".join(verdicts.compare([stored], [fresh]))
+
+
+# RECORD's standard error is 1.3 / t(0.975, 19) = 0.621 points, so effects may lie 4 √2 0.621 = 3.51 apart.
+@pytest.mark.parametrize(
+    ("stored", "fresh"),
+    [
+        (RECORD, RECORD | {"effect": 49.0}),
+        (RECORD, RECORD | {"effect": 55.7, "low": 0.0, "high": 90.0}),
+        (RECORD, RECORD | {"effect": 52.0, "verdict": "undecided"}),
+        (CONDITIONS, part("deep", verdict="fails", effect=3.0, low=1.0, high=1.9)),  # smaller
+        (CONDITIONS, part("shallow", verdict="fails", effect=-1.5, low=-2.5, high=-0.5)),
+        (CONDITIONS, part("shallow", effect=0.5) | {"verdict": "fails"}),
+        (RATIO, RATIO | {"effect": 3.6}),
+        (ROUNDED, ROUNDED | {"effect": -6.5}),
+        (TIMING, TIMING | {"effect": 9.0, "verdict": "undecided"}),
+    ],
+)
+def test_records_that_agree_in_another_arithmetic(stored, fresh):
+    assert verdicts.compare([stored], [fresh | ELSEWHERE]) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "fresh", "expected"),
+    [
+        (RECORD, RECORD | {"effect": 48.7}, "more than 4 standard errors of 0.878 away"),
+        (RECORD, RECORD | {"effect": 55.9}, "standard errors"),
+        (RECORD, RECORD | {"effect": 48.7, "low": 0.0, "high": 90.0}, "standard errors"),
+        (RECORD, RECORD | {"effect": float("nan")}, "standard errors"),
+        (RECORD, RECORD | {"effect": None}, "effect is 52.3 as stored and None now"),
+        (BOUND, BOUND | {"effect": 1e9}, "standard errors"),
+        (
+            CONDITIONS,
+            part("deep", verdict="fails", effect=0.0, low=-1.0, high=1.0),
+            "G1, deep: the finding is 'holds' as stored and 'no difference' now",
+        ),
+        (
+            CONDITIONS,
+            part("deep", verdict="fails", effect=-5.0, low=-6.0, high=-4.0),
+            "is 'holds' as stored and 'opposite' now",
+        ),
+        (RATIO, RATIO | {"effect": 3.8}, "standard errors"),
+        (
+            RATIO,
+            RATIO | {"verdict": "fails", "effect": 0.7, "low": 0.6, "high": 0.8},
+            "is 'holds' as stored and 'opposite' now",
+        ),
+        (ROUNDED, ROUNDED | {"verdict": "fails"}, "is 'holds' as stored and 'opposite' now"),
+        (TIMING, TIMING | {"verdict": "fails"}, "turned from holds to fails"),
+        (RECORD, RECORD | {"seeds": 19}, "seeds is 20 as stored and 19 now"),
+    ],
+)
+def test_records_that_differ_in_another_arithmetic(stored, fresh, expected):
+    assert expected in "\n".join(verdicts.compare([stored], [fresh | ELSEWHERE]))
+
+
+def test_what_replications_vary_widens_the_limit_in_another_arithmetic_only():
+    fresh = RECORD | {"effect": 47.0}
+    assert verdicts.compare([RECORD], [fresh], {("G1", ""): 1.0})
+    assert verdicts.compare([RECORD], [fresh | ELSEWHERE], {("G1", ""): 1.0}) == []
+    assert verdicts.compare([RECORD], [fresh | ELSEWHERE], {("G2", ""): 1.0})
+
+
+def test_spreads_come_from_canonical_runs_with_other_seeds():
+    runs = [{"arithmetic": name, "base_seed": seed} for name, seed in
+            (("canonical", 0), ("canonical", 1), ("canonical", 2), ("nehalem", 0))]  # fmt: skip
+    parts = {"": {"words": ["holds"] * 4, "effects": [1.0, 2.0, 3.0, 99.0]}}
+    ratios = {"a": {"words": ["holds"] * 4, "effects": [1.0, np.e, np.e**2, 99.0]},
+              "b": {"words": ["holds"] * 4, "effects": [1.0, None, 1.0, 1.0]}}  # fmt: skip
+    found = {"runs": runs, "verdicts": {"G1": {"unit": "points", "parts": parts},
+                                        "G2": {"unit": "times", "parts": ratios}}}  # fmt: skip
+    spreads = verdicts.spreads(found)
+    assert spreads == {("G1", ""): pytest.approx(1.0), ("G2", "a"): pytest.approx(1.0)}
 
 
 def test_a_missing_record_is_seen():
@@ -386,45 +470,70 @@ def printing(stored, fresh):
     )
 
 
+def outcomes_of_nbval(folder, cells, **variables):
+    """Run nbval with our conftest over these cells: whether each passed, and what was printed."""
+    nbformat.write(new_notebook(cells=cells), folder / "sample.ipynb")
+    (folder / "conftest.py").write_text((ROOT / "chapters" / "conftest.py").read_text())
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
+    command += ["--rootdir", str(ROOT), "-rA", "--nbval", "--nbval-current-env", "-s"]
+    command += ["--nbval-sanitize-with", str(ROOT / "book" / "sanitize.cfg")]
+    command += ["-p", "no:cacheprovider", str(folder / "sample.ipynb")]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | variables
+    )
+    found = re.findall(r"^(PASSED|FAILED) .*::Cell (\d+)", done.stdout, re.MULTILINE)
+    return {int(number): word == "PASSED" for word, number in found}, done.stdout
+
+
+def image_that_is_missing():
+    cell = new_code_cell("display({'text/plain': 'x'}, raw=True)", execution_count=1)
+    cell.outputs = [display(text_plain="x", image_png=png())]
+    return cell
+
+
+needs_avx2 = pytest.mark.skipif(
+    bool(arithmetic.why_not("canonical")), reason="canonical arithmetic cannot be had here"
+)
+
+
+@needs_avx2
 def test_nbval_with_our_comparison(tmp_path):
-    image = new_code_cell("display({'text/plain': 'x'}, raw=True)", execution_count=1)
-    image.outputs = [display(text_plain="x", image_png=png())]
     cases = [
         (new_code_cell(EMIT, execution_count=1), True),
-        (emitting(RECORD, RECORD | {"effect": 52.0}), True),
-        (emitting(RECORD, RECORD | {"effect": 60.0}), False),
+        (emitting(RECORD, RECORD | {"machine": "another"}), True),
+        (emitting(RECORD, RECORD | {"effect": 52.4}), False),
         (emitting(RECORD, RECORD | {"verdict": "fails"}), False),
         (emitting(RECORD, RECORD | {"seeds": 19}), False),
         (emitting(TIMING, TIMING | {"verdict": "undecided", "effect": 1.05}), True),
         (emitting(TIMING, TIMING | {"verdict": "fails"}), False),
-        (image, False),
+        (image_that_is_missing(), False),
         (printing("loss 0.5, 20 seeds", "loss 0.25, 20 seeds"), True),
         (printing("loss 0.5, 19 seeds", "loss 0.25, 20 seeds"), False),
     ]
-    nbformat.write(new_notebook(cells=[cell for cell, _ in cases]), tmp_path / "sample.ipynb")
-    (tmp_path / "conftest.py").write_text((ROOT / "chapters" / "conftest.py").read_text())
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "--rootdir",
-        str(ROOT),
-        "-rA",
+    outcomes, printed = outcomes_of_nbval(tmp_path, [cell for cell, _ in cases])
+    assert outcomes == {index: passes for index, (_, passes) in enumerate(cases)}, printed
+    assert "Arithmetic of the kernels: canonical. Verdicts are compared to rounding." in printed
+    assert "effect is 52.3 as stored and 52.4 now, in canonical arithmetic" in printed
+
+
+@pytest.mark.skipif(
+    bool(arithmetic.why_not("nehalem")), reason="there is no other arithmetic to be had here"
+)
+def test_nbval_with_our_comparison_in_another_arithmetic(tmp_path):
+    cases = [
+        (new_code_cell(EMIT, execution_count=1), True),
+        (emitting(RECORD, RECORD | ELSEWHERE | {"effect": 54.0, "verdict": "undecided"}), True),
+        (emitting(RECORD, RECORD | ELSEWHERE | {"effect": 60.0}), False),
+        (image_that_is_missing(), False),
+        (printing("3 of 20 stuck, loss 0.5", "4 of 20 stuck, loss 0.25"), True),
+        (printing("none stuck", "all stuck"), False),
     ]
-    command += [
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-sanitize-with",
-        str(ROOT / "book" / "sanitize.cfg"),
-    ]
-    command += ["-p", "no:cacheprovider", str(tmp_path / "sample.ipynb")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    found = re.findall(r"^(PASSED|FAILED) .*::Cell (\d+)", done.stdout, re.MULTILINE)
-    outcomes = {int(number): word == "PASSED" for word, number in found}
-    assert outcomes == {index: passes for index, (_, passes) in enumerate(cases)}, done.stdout
-    assert "outside the stored interval" in done.stdout
+    outcomes, printed = outcomes_of_nbval(
+        tmp_path, [cell for cell, _ in cases], DLCORE_ARITHMETIC="nehalem"
+    )
+    assert outcomes == {index: passes for index, (_, passes) in enumerate(cases)}, printed
+    assert "Verdicts are compared statistically." in printed
+    assert "the effect is 52.3 as stored and 60.0 now, more than 4 standard errors" in printed
 
 
 def test_nbval_refuses_another_size(tmp_path, monkeypatch):
