@@ -19,23 +19,28 @@ Data = Dataset | Mapping[int, Dataset] | Callable[..., Dataset]
 class Part:
     """Training, validation or test part on the device: rows of all seeds' sets, held once each.
 
-    Replica r reads rows ``offset[r] … offset[r] + n - 1``.
+    Replica r reads rows ``offset[r] … offset[r] + n - 1``. Seeds with one ``Dataset`` share its rows; on
+    NumPy a single set is not copied at all.
     """
 
     def __init__(self, network: Network, data: Data, part: str, loss: Any) -> None:
         sets = sets_of(network, data)
+        distinct = list({id(one): one for one in sets}.values())
         self.backend, self.shape = network.backend, network.streams.shape
         self.n, self.classes = len(getattr(sets[0], f"y_{part}")), sets[0].classes
         sizes = {(len(getattr(s, f"y_{part}")), *s.x_train.shape[1:], s.classes) for s in sets}
         due = f"{part} sets of equal sizes, shapes and classes for all seeds"
         checks.expect(len(sizes) == 1, "data", due, sorted(sizes))
-        y = np.concatenate([getattr(s, f"y_{part}") for s in sets])
+        y = _joined([getattr(one, f"y_{part}") for one in distinct])
         if loss.kind == "values":
             y = np.eye(self.classes, dtype=self.backend.dtype)[y]
-        self.x = self.backend.asarray(np.concatenate([getattr(s, f"x_{part}") for s in sets]))
+        self.x = self.backend.asarray(_joined([getattr(one, f"x_{part}") for one in distinct]))
         self.y = self.backend.asarray(y, y.dtype)
-        index = network.streams.index if len(sets) > 1 else np.zeros_like(network.streams.index)
-        self.shared = len(sets) == 1
+        self.shared = len(distinct) == 1
+        index = np.zeros_like(network.streams.index)
+        if not self.shared:
+            numbers = {id(one): i for i, one in enumerate(distinct)}
+            index = np.array([numbers[id(one)] for one in sets])[network.streams.index]
         self.offset = (index * self.n).reshape(*self.shape, 1)
         self.first = None if self.shared else self.backend.asarray(self.offset, np.intp)
 
@@ -50,6 +55,11 @@ class Part:
         if self.shared:
             return self.x[start:stop], self.y[start:stop]
         return self.rows(self.first + self.backend.xp.arange(start, stop))
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """Return arrays one after another; a single one is not copied."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def per_seed(data: Data, seeds: Sequence[int]) -> dict[int, Dataset]:

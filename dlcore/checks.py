@@ -35,7 +35,9 @@ def real(name: str, value: Any, low: float, high: float = math.inf, ends: str = 
     left, right = ends[0], ends[1] if high < math.inf else ")"
     kind = f"a number in {left}{low:g}, {high:g}{right}"
     try:
-        if isinstance(value, (str, bool, np.bool_)) or np.ndim(value):
+        if isinstance(value, (str, bool, np.bool_)) or np.ndim(value) or value is np.ma.masked:
+            raise TypeError
+        if np.asarray(value).dtype.kind in "cmMUS":  # float() would drop what they mean
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
@@ -74,7 +76,7 @@ def per_replica(name: str, value: Any, replicas: int) -> np.ndarray:
     """
     try:
         array = np.asarray(value)
-        if array.dtype.kind not in "iuf":
+        if array.dtype.kind not in "iuf" or np.ma.is_masked(value):
             raise TypeError
         array = array.astype(np.float64)
     except (TypeError, ValueError):

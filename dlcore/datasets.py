@@ -5,21 +5,23 @@ Every function returns a :class:`Dataset` of host arrays. The same arguments giv
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlcore import checks
+from dlcore import checks, host_arrays
 
 Array = np.ndarray
 _PARTS = ("train", "valid", "test")
+_INPUTS = ("x_train", "x_valid", "x_test")
 
 # Keys that keep the random streams of one seed apart: train and test never share a draw.
 _TRAIN, _VALID, _TEST, _SUBSET, _SPLIT, _TEMPLATES, _SHUFFLE = range(7)
@@ -34,11 +36,21 @@ def _per_class(name: str, value: Any, classes: int, least: int = 0) -> int:
 
 
 def _key(seed: Any, purpose: int, name: str = "seed") -> np.random.SeedSequence:
-    return np.random.SeedSequence([checks.integer(name, seed, 0), purpose])
+    """Key of always two words: a larger seed would take more, and meet other keys."""
+    number = checks.integer(name, seed, 0)
+    checks.expect(number < 2**32, name, "an integer in 0…4294967295", number)
+    return np.random.SeedSequence([number, purpose])
 
 
 def _read_json(file: str) -> Any:
     return json.loads((files("dlcore") / "data" / file).read_text("utf-8"))
+
+
+class Rows(NamedTuple):
+    """Which examples of a source the rows of a part are: the part's labels, and ids ``(N,)`` for them."""
+
+    labels: Any
+    ids: Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,11 +59,18 @@ class Dataset:
 
     Shapes: ``x_*`` float32 ``(N, features)``, sequences ``(N, T, features)`` or images
     ``(N, H, W, C)``; ``y_*`` int64 ``(N,)``, values
-    0 … classes − 1. Validation and test part may be empty. Arrays are converted to these types
-    and are read-only: replicas, seeds and threads share them.
+    0 … classes − 1. Validation and test part may be empty. The arrays are copies of what is given,
+    converted to these types and read-only: replicas, seeds, threads and derived sets (`flat`, `subset`
+    and the like, where values stay) share them, and nothing that happens to the caller's arrays later
+    changes them. Labelled arrays (xarray, pandas) are aligned: ``y_*`` by the rows of ``x_*``, and
+    features by those of ``x_train``.
 
-    Raises ValueError: shapes that do not agree, values that are not finite, labels that are not
-    integers in range, an empty training part, fewer than two classes.
+    ``ids`` says which examples of their source the rows are: a mapping from "train", "valid" and
+    "test" to integers ``(N,)``, by default 0 … N − 1. Read them as ``test_ids``.
+
+    Raises ValueError: shapes or labels that do not agree, values that are not finite, labels that are
+    not integers in range, an empty training part, fewer than two classes. Raises TypeError for inputs
+    that are no real numbers: text, complex or masked values, dates.
     """
 
     x_train: Array
@@ -62,17 +81,90 @@ class Dataset:
     y_test: Array
     name: str
     classes: int
+    ids: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", checks.integer("classes", self.classes, 2))
+        given: Any = {} if self.ids is None else self.ids
+        checks.instance("ids", given, Mapping, "a mapping from part to ids")
+        unknown = sorted(map(str, set(given) - set(_PARTS)))
+        checks.expect(not unknown, "ids", f"parts among {_PARTS}", unknown)
+        came, ids = dict(vars(self)), {}
         for part in _PARTS:
-            x = _inputs(f"x_{part}", getattr(self, f"x_{part}"))
-            y = _labels(f"y_{part}", getattr(self, f"y_{part}"), len(x), self.classes)
-            vars(self).update({f"x_{part}": x, f"y_{part}": y})
+            x_name, y_name = f"x_{part}", f"y_{part}"
+            y_given = host_arrays.aligned(y_name, came[y_name], x_name, _rows_of(came[x_name]))
+            x_given = _with_features(x_name, came[x_name], came["x_train"])
+            x = _inputs(x_name, x_given)
+            y = _labels(y_name, y_given, len(x), self.classes)
+            vars(self).update({x_name: x, y_name: y})
             shape = self.x_train.shape[1:]
             due = f"examples of shape {shape} as in x_train"
-            checks.expect(x.shape[1:] == shape, f"x_{part}", due, x.shape[1:])
+            checks.expect(x.shape[1:] == shape, x_name, due, x.shape[1:])
+            ids[part] = _rows(part, given.get(part), came[y_name], y)
         checks.expect(len(self.x_train), "x_train", "at least one example", "an empty array")
+        object.__setattr__(self, "ids", ids)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a copied or pickled state; NumPy's copies can be written, these cannot."""
+        vars(self).update(state)
+        for part in _PARTS:
+            rows = self._rows_of_part(part)
+            for array in (vars(self)[f"x_{part}"], vars(self)[f"y_{part}"], rows.ids):
+                array.flags.writeable = False
+
+    @property
+    def train_ids(self) -> Array:
+        """Which examples of the source the training rows are, int64 ``(N,)``; see `test_ids`."""
+        return self._ids("train")
+
+    @property
+    def valid_ids(self) -> Array:
+        """Which examples of the source the validation rows are, int64 ``(N,)``; see `test_ids`."""
+        return self._ids("valid")
+
+    @property
+    def test_ids(self) -> Array:
+        """Which examples of the source the test rows are, int64 ``(N,)``.
+
+        Rows of one source with equal ids are one example, in whatever split; what pairs results by
+        example (`two_way_difference`) takes them. `flat`, `pooled`, `standardized`, `sequences`,
+        `subset` and `with_classes` keep them, and so does ``dataclasses.replace`` of inputs alone.
+        Packaged images: the place among them. `full`: the place in the official training files,
+        then test files. MNIST-1D: the place in the published set, or one number for each seed and
+        place. Else the places given.
+
+        Raises ValueError: the rows were replaced by others without their ids.
+        """
+        return self._ids("test")
+
+    def _ids(self, part: str) -> Array:
+        labels, ids = self._rows_of_part(part)
+        due = f"ids={{{part!r}: …}} beside rows that were replaced"
+        checks.expect(labels is vars(self)[f"y_{part}"], f"{part}_ids", due, "none")
+        return ids
+
+    def _rows_of_part(self, part: str) -> Rows:
+        return vars(self)["ids"][part]
+
+    def _with(self, **changes: Array) -> Dataset:
+        """Return a set with other arrays of our own making: they are neither checked nor copied."""
+        made = copy.copy(self)
+        for array in changes.values():
+            array.flags.writeable = False
+        vars(made).update(changes)
+        return made
+
+    def _with_rows(self, part: str, rows: Array) -> Dataset:
+        """Return a set with some rows of one part, and their ids."""
+        old = self._rows_of_part(part)
+        y = vars(self)[f"y_{part}"]
+        labels = y[rows]
+        made = self._with(**{f"x_{part}": vars(self)[f"x_{part}"][rows], f"y_{part}": labels})
+        ids = old.ids[rows] if old.labels is y else old.ids
+        ids.flags.writeable = False
+        kept = Rows(labels if old.labels is y else None, ids)
+        vars(made)["ids"] = {**vars(self)["ids"], part: kept}
+        return made
 
     def __repr__(self) -> str:
         sizes = f"{len(self.x_train)} train + {len(self.x_valid)} valid + {len(self.x_test)} test"
@@ -80,8 +172,17 @@ class Dataset:
         return f"Dataset({self.name!r}, {sizes}, shape {shape}, {self.classes} classes)"
 
     def _map(self, change: Callable[[Array], Array]) -> Dataset:
-        parts: dict[str, Any] = {f"x_{p}": change(getattr(self, f"x_{p}")) for p in _PARTS}
-        return replace(self, **parts)
+        """Change the inputs of all parts; ``change`` gives new arrays, or views of the old ones."""
+        parts = {name: _converted(name, change(getattr(self, name))) for name in _INPUTS}
+        return self._with(**parts)
+
+    def _with_labels(self, part: str, labels: Array) -> Dataset:
+        """Return a set with other labels for the same rows, which keep their ids."""
+        old = self._rows_of_part(part)
+        known = old.labels is vars(self)[f"y_{part}"]
+        made = self._with(**{f"y_{part}": labels})
+        vars(made)["ids"] = {**vars(self)["ids"], part: Rows(labels if known else None, old.ids)}
+        return made
 
     def _expect_axes(self, axes: int, caller: str, due: str) -> None:
         shape = self.x_train.shape
@@ -97,7 +198,7 @@ class Dataset:
         Raises ValueError: `n` not positive, not a multiple of the classes, more than there are.
         """
         (rows,) = _balanced_rows(self.y_train, self.classes, {"n": n}, _key(seed, _SUBSET))
-        return replace(self, x_train=self.x_train[rows], y_train=self.y_train[rows])
+        return self._with_rows("train", rows)
 
     def standardized(self) -> Dataset:
         """Subtract the mean and divide by the standard deviation of the training part.
@@ -127,12 +228,14 @@ class Dataset:
         checks.expect(good, "keep", f"two or more different classes in 0…{self.classes - 1}", kept)
         new = np.full(self.classes, -1)
         new[kept] = range(len(kept))
-        parts: dict[str, Any] = {}
+        made = self
         for part in _PARTS:
-            labels = new[getattr(self, f"y_{part}")]
-            parts[f"x_{part}"] = getattr(self, f"x_{part}")[labels >= 0]
-            parts[f"y_{part}"] = labels[labels >= 0]
-        return replace(self, classes=len(kept), **parts)
+            made = made._with_rows(part, new[getattr(self, f"y_{part}")] >= 0)
+        checks.expect(len(made.x_train), "keep", "classes with training examples", kept)
+        for part in _PARTS:
+            made = made._with_labels(part, new[getattr(made, f"y_{part}")])
+        vars(made)["classes"] = len(kept)
+        return made
 
     def pooled(self, k: int) -> Dataset:
         """Average images over squares of k × k pixels: ``(N, H, W, C)`` to ``(N, H/k, W/k, C)``.
@@ -162,21 +265,42 @@ class Dataset:
 
 
 def _read_only(array: Array) -> Array:
-    view = array.view()  # the caller's own array stays writeable
-    view.flags.writeable = False
-    return view
+    array.flags.writeable = False
+    return array
 
 
-def _floats(name: str, value: Any, due: str) -> Array:
-    try:
-        return np.asarray(value, dtype=getattr(value, "dtype", np.float64)) * 1.0
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected {due}, got {value!r}") from None
+def _converted(name: str, values: Array) -> Array:
+    """Return finite, contiguous float32 values: views of what is so already, else copies."""
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(values, dtype=np.float32)
+    checks.expect(np.isfinite(x).all(), name, "finite values", "NaN or infinity")
+    return x
+
+
+def _rows_of(x: Any) -> Any:
+    """Return one value for each row of labelled inputs, to align their labels with."""
+    if hasattr(x, "dims") and hasattr(x, "indexes") and x.ndim:
+        return x.isel(dict.fromkeys(x.dims[1:], 0), drop=True)
+    return x.iloc[:, 0] if getattr(x, "ndim", 0) == 2 and hasattr(x, "iloc") and x.size else x
+
+
+def _with_features(name: str, x: Any, x_train: Any) -> Any:
+    """Return inputs with features in the order of those of ``x_train``, where both are labelled."""
+    labelled = [hasattr(one, "dims") or hasattr(one, "iloc") for one in (x, x_train)]
+    if x is x_train or not all(labelled) or not min(np.size(x), np.size(x_train)):
+        return x
+    if hasattr(x, "dims") and hasattr(x_train, "dims"):
+        first = x_train.isel({x_train.dims[0]: [0]}).drop_vars(x_train.dims[0], errors="ignore")
+        return host_arrays.aligned(name, x, "x_train", first)
+    if hasattr(x, "columns") and hasattr(x_train, "columns"):
+        return host_arrays.aligned(name, x.T, "x_train", x_train.iloc[0]).T
+    return x
 
 
 def _inputs(name: str, value: Any) -> Array:
+    numbers = host_arrays.real(name, value, error=TypeError)
     with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
-        x = np.ascontiguousarray(_floats(name, value, "numbers"), dtype=np.float32)
+        x = np.array(numbers, dtype=np.float32, order="C")
     due = "(N, features), (N, T, features) or (N, H, W, C)"
     checks.expect(x.ndim in (2, 3, 4), name, due, f"shape {x.shape}")
     checks.expect(np.isfinite(x).all(), name, "finite values", "NaN or infinity")
@@ -184,12 +308,28 @@ def _inputs(name: str, value: Any) -> Array:
 
 
 def _labels(name: str, value: Any, examples: int, classes: int) -> Array:
-    y = np.asarray(value)
+    y = host_arrays.real(name, value, "integer labels")
     checks.expect(y.dtype.kind in "iu" or not y.size, name, "integer labels", y.dtype)
     checks.expect(y.shape == (examples,), name, f"shape ({examples},)", y.shape)
     low, high = (y.min(), y.max()) if y.size else (0, 0)
     checks.expect(low >= 0 and high < classes, name, f"labels in 0…{classes - 1}", f"{low}…{high}")
-    return _read_only(np.ascontiguousarray(y, dtype=np.int64))
+    return _read_only(np.array(y, dtype=np.int64))
+
+
+def _rows(part: str, given: Any, labels: Any, y: Array) -> Rows:
+    """Return the rows of a part: new ids, or those of the set that this one was replaced from.
+
+    ``labels`` is y as it was given: ids of a replaced set are right for its own labels only.
+    """
+    if isinstance(given, Rows):
+        return Rows(y if given.labels is labels else None, given.ids)
+    if given is None:
+        return Rows(y, _read_only(np.arange(len(y))))
+    name = f"ids[{part!r}]"
+    ids = host_arrays.real(name, given, "integers")
+    checks.expect(ids.dtype.kind in "iu" or not ids.size, name, "integers", ids.dtype)
+    checks.expect(ids.shape == y.shape, name, f"shape {y.shape}", ids.shape)
+    return Rows(y, _read_only(np.array(ids, dtype=np.int64)))
 
 
 def _balanced_rows(labels: Array, classes: int, sizes: dict[str, Any], key: Any) -> list[Array]:
@@ -217,7 +357,8 @@ def _balanced_dataset(
     """
     in_order = {part: sizes[part] for part in ("test", "valid", "train")}
     test, valid, train = _balanced_rows(y, classes, in_order, _key(seed, _SPLIT))
-    return Dataset(x[train], y[train], x[valid], y[valid], x[test], y[test], name, classes)
+    parts = (x[train], y[train], x[valid], y[valid], x[test], y[test])
+    return Dataset(*parts, name, classes, {"train": train, "valid": valid, "test": test})
 
 
 # MNIST-1D -----------------------------------------------------------------------------------
@@ -373,6 +514,7 @@ def mnist1d(
         how = checks.instance("distortion", distortion or Distortion(), Distortion)
         table = _table(templates)
         parts: dict[str, Any] = {}
+        ids: dict[str, Array] = {}
         for part, size, key in (
             ("train", train, _key(seed, _TRAIN)),
             ("valid", valid, _key(seed, _VALID)),
@@ -382,12 +524,20 @@ def mnist1d(
             labels = np.tile(np.arange(len(table)), per_class)
             rng = np.random.RandomState(np.random.MT19937(key))
             parts |= {f"x_{part}": _draw(rng, labels, table, how), f"y_{part}": labels}
-        data = Dataset(**parts, name="mnist1d", classes=len(table)).standardized()
+            own = test_seed if part == "test" else seed
+            ids[part] = _drawn_ids(own, part, len(labels))
+        data = Dataset(**parts, name="mnist1d", classes=len(table), ids=ids).standardized()
     if shuffle_seed is None:
         return data
     shuffle = np.random.default_rng(_key(shuffle_seed, _SHUFFLE, "shuffle_seed"))
     order = shuffle.permutation(data.x_train.shape[1])
     return data._map(lambda x: x[:, order])
+
+
+def _drawn_ids(seed: int, part: str, n: int) -> Array:
+    """Ids of drawn examples: no two seeds or parts share one; 0 … n − 1 for the test part of seed 0."""
+    place = ("test", "train", "valid").index(part)
+    return (4 * int(seed) + place) * 2**29 + np.arange(n)
 
 
 def _published_draw() -> tuple[Array, Array]:
@@ -411,12 +561,14 @@ def _published(train: int, valid: int, test: int) -> Dataset:
     in_valid = np.sort(np.concatenate(last))
     in_train = np.setdiff1d(np.arange(4000), in_valid)
     parts = (x[in_train], y[in_train], x[in_valid], y[in_valid], x[4000:], y[4000:])
-    return Dataset(*parts, "mnist1d", 10)
+    ids = {"train": in_train, "valid": in_valid, "test": np.arange(4000, 5000)}
+    return Dataset(*parts, "mnist1d", 10, ids)
 
 
 def _table(templates: Array | None) -> Array:
     due = "a finite table (classes, length), both at least 2"
-    table = _floats("templates", digit_templates() if templates is None else templates, due)
+    given = digit_templates() if templates is None else templates
+    table = host_arrays.real("templates", given, due, TypeError).astype(np.float64)
     good = table.ndim == 2 and min(table.shape) >= 2 and np.isfinite(table).all()
     checks.expect(good, "templates", due, f"shape {table.shape}")
     return table
@@ -512,13 +664,14 @@ def full(
 
     folder = Path(pooch.os_cache("dlcore") if cache is None else cache) / name
     mirrors, sums = _FULL[name]["mirrors"], _FULL[name]["sha256"].items()
-    parts = [_read_idx(_fetch(pooch, file, sha256, mirrors, folder)) for file, sha256 in sums]
-    x, y, x_test, y_test = parts
+    files = [_read_idx(_fetch(pooch, file, sha256, mirrors, folder)) for file, sha256 in sums]
+    x, y, x_test, y_test = files
     (held,) = _balanced_rows(y, 10, {"valid": valid}, key)
     rest = np.delete(np.arange(len(y)), held)
     x, x_test = x[..., None], x_test[..., None]
-    data = Dataset(x[rest], y[rest], x[held], y[held], x_test, y_test, f"full_{name}", 10)
-    return _resized(data, size)
+    parts = (x[rest], y[rest], x[held], y[held], x_test, y_test)
+    ids = {"train": rest, "valid": held, "test": len(y) + np.arange(len(y_test))}
+    return _resized(Dataset(*parts, f"full_{name}", 10, ids), size)
 
 
 def _fetch(pooch: Any, file: str, sha256: str, mirrors: Iterable[str], folder: Path) -> Path:

@@ -5,12 +5,13 @@ For random c the scalar :math:`f = \sum c \cdot \mathrm{layer}(x)` has the gradi
 could not see errors in softmax or batch norm, whose sums are constant.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dlcore import checks
+from dlcore import checks, host_arrays
 from dlcore.backend import Backend
 from dlcore.layers import Layer
 from dlcore.network import Network
@@ -23,19 +24,23 @@ def numerical(function: Callable[[], float], array: np.ndarray, step: float = 1e
     """
     kind = np.asarray(array).dtype  # steps in an array of integers would be cut to nothing
     checks.expect(kind.kind == "f", "array", "a floating array", kind, TypeError)
+    host_arrays.real("array", array, "a floating array", TypeError)
     gradient = np.zeros_like(array)
     for i in np.ndindex(array.shape):
         old = array[i]
-        array[i] = old + step
-        high = function()
-        array[i] = old - step
-        gradient[i] = (high - function()) / (2 * step)
-        array[i] = old
+        try:
+            array[i] = old + step
+            high = function()
+            array[i] = old - step
+            gradient[i] = (high - function()) / (2 * step)
+        finally:
+            array[i] = old
     return gradient
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference relative to the largest entry (or to 1e-3, if that is more)."""
+    found, expected = host_arrays.real("found", found), host_arrays.real("expected", expected)
     due = f"shape {np.shape(expected)}"
     checks.expect(np.shape(found) == np.shape(expected), "found", due, np.shape(found))
     return float(np.max(np.abs(found - expected)) / max(float(np.max(np.abs(expected))), 1e-3))
@@ -48,7 +53,7 @@ def check_layer(layer: Layer, x: np.ndarray, seeds: Any = 0, seed: int = 1) -> d
     off kinks. ``seed`` (default 1) draws the cotangent.
     """
     net = Network([layer], seeds, Backend("numpy", np, np.dtype("float64")))
-    copied, x = net.layers[0], np.array(x, dtype=np.float64)
+    copied, x = net.layers[0], np.array(host_arrays.real("x", x), dtype=np.float64)
     copied.needs_dx = True
     cotangent = np.random.default_rng(seed).standard_normal(copied.forward(x, True).shape)
 
@@ -68,8 +73,9 @@ def check_loss(loss: Any, y: np.ndarray, target: np.ndarray, seed: int = 1) -> f
 
     ``y`` and ``target`` are host arrays as the loss takes them; ``seed`` (default 1) draws the weights.
     """
-    y = np.array(y, dtype=np.float64)
+    y = np.array(host_arrays.real("y", y), dtype=np.float64)
     checks.expect(hasattr(loss, "correct"), "loss", "a loss", repr(loss), TypeError)
+    loss, target = copy.copy(loss), host_arrays.real("target", target)
     value, dy = loss(y, target)
     cotangent = np.random.default_rng(seed).standard_normal(np.shape(value))
     exact = numerical(lambda: float((loss(y, target)[0] * cotangent).sum()), y)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dlcore import checks
+from dlcore import checks, host_arrays
 from dlcore.activations import Activation, made
 
 # Trapezoid nodes: derivatives of saturating units are steep, where Gauss-Hermite nodes are sparse.
@@ -30,7 +30,8 @@ def expectation(function: Callable[[np.ndarray], np.ndarray], q: float) -> float
     Raises ``ValueError`` unless ``q`` >= 0.
     """
     checks.function("function", function)
-    return float(_WEIGHT @ function(np.sqrt(checks.real("q", q, 0)) * _Z))
+    values = function(np.sqrt(checks.real("q", q, 0)) * _Z)
+    return float(_WEIGHT @ host_arrays.real("function", values, "real values"))
 
 
 def _instance(given: Activation | type[Activation]) -> Activation:

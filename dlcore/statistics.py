@@ -1,7 +1,9 @@
 """Intervals and verdicts: what turns the numbers of an experiment into a word.
 
-Every function takes arrays (NumPy, xarray or the device's, which are copied) with one value per seed,
-and refuses NaN: a run that diverged counts at chance accuracy, it is never left out.
+Every function takes host arrays (NumPy, xarray or pandas) with one value per seed, and refuses NaN:
+a run that diverged counts at chance accuracy, it is never left out. Refused is also what would lose its
+meaning: masked values, complex numbers, text, dates and durations. Two labelled arrays are paired by
+their labels, others by position.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from dlcore import arithmetic, checks
+from dlcore import arithmetic, checks, host_arrays
 from dlcore.backend import to_host
 
 ARRIVED = 0.9  # share of runs that must reach the target before a ratio is more than a bound
@@ -53,11 +56,7 @@ def interval(values: ArrayLike, level: float = 0.95, axis: int | str | None = No
     Raises ValueError for NaN, infinity, fewer than two seeds, or a second axis without ``axis``.
     Source: Student, Biometrika 6, 1908.
     """
-    if isinstance(axis, str):
-        if axis not in getattr(values, "dims", ()):
-            came = type(values).__name__
-            raise TypeError(f"axis: expected an xarray with dimension {axis!r}, got {came}")
-        axis = int(values.get_axis_num(axis))  # type: ignore[union-attr]
+    axis = _axis(values, axis)
     x = _array("values", values, ndim=1 if axis is None else None)
     axis = checks.integer("axis", axis or 0, -x.ndim)
     checks.expect(axis < x.ndim, "axis", f"an axis of shape {x.shape}", axis)
@@ -67,13 +66,15 @@ def interval(values: ArrayLike, level: float = 0.95, axis: int | str | None = No
 
 
 def paired_difference(
-    a: ArrayLike, b: ArrayLike, level: float = 0.95, axis: int | None = None
+    a: ArrayLike, b: ArrayLike, level: float = 0.95, axis: int | str | None = None
 ) -> Interval:
-    """t interval of ``a - b``, run by run: a and b come from the same seeds in the same order.
+    """t interval of ``a - b``, run by run: a and b come from the same seeds.
 
-    ``level`` and ``axis`` as in `interval`. Shapes: a and b ``(n,)``, or any one shape with ``axis``.
-    Raises ValueError as `interval` does, and where the shapes differ.
+    Labelled arrays (xarray, pandas) are paired by their labels, others by position: then the seeds
+    must come in the same order. ``level`` and ``axis`` as in `interval`. Shapes: a and b ``(n,)``, or
+    any one shape with ``axis``. Raises ValueError as `interval` does, and where shapes or labels differ.
     """
+    axis = _axis(a, axis)
     a, b = _pair(a, b, ndim=1 if axis is None else None)
     return interval(a - b, level, axis)
 
@@ -93,8 +94,7 @@ def ratio(
     Shapes: a and b ``(n,)``. Raises ValueError for values that are not positive, shapes that
     differ, NaN, fewer than two values, or too few for a median at this level.
     """
-    one, two = (getattr(to_host(arm), "values", arm) for arm in (a, b))
-    x, y = _pair(one, two, ndim=1)
+    x, y = _pair(_labelled(a), _labelled(b), ndim=1)
     if min(x.min(), y.min()) <= 0:
         raise ValueError(f"a and b: expected positive values, got {min(x.min(), y.min()):g}")
     if median:
@@ -114,48 +114,127 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     ``(p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)``, z the normal quantile
     (1 + level) / 2. It stays inside [0, 1] and is not empty at 0 or n successes.
 
-    Raises ValueError unless ``0 <= successes <= n`` and ``n >= 1``.
+    Raises ValueError unless both are whole numbers, ``0 <= successes <= n`` and ``n >= 1``.
     Source: E. B. Wilson, J. American Statistical Association 22, 1927.
     """
-    checks.real("successes", successes, 0, checks.real("n", n, 1))
-    p, z = float(successes / n), float(stats.norm.ppf(_quantile(level)))
+    total = checks.real("n", n, 1)
+    found = checks.real("successes", successes, 0, total)
+    for name, value in (("n", total), ("successes", found)):
+        checks.expect(value.is_integer(), name, "a whole number", value)
+    successes, n = int(found), int(total)
+    p, z = successes / n, float(stats.norm.ppf(_quantile(level)))
     centre, scale = p + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     # min and max: at 0 and n successes rounding can pass the exact end
     low, high = min(p, (centre - half) / scale), max(p, (centre + half) / scale)
-    return Interval(p, max(0.0, low), min(1.0, high), int(n), level)
+    return Interval(p, max(0.0, low), min(1.0, high), n, level)
+
+
+def two_way_difference(
+    correct_a: ArrayLike, correct_b: ArrayLike, ids: ArrayLike | None = None, level: float = 0.95
+) -> Interval:
+    """Interval of mean(a - b) over seeds and test examples, both of which could have been others.
+
+    ``mean ± t sqrt(V)`` with the t quantile of n seeds (n - 1 degrees of freedom) and the two-way
+    cluster variance ``V = V(seed) + V(example) - V(cell)``, never less than ``V(seed)`` or
+    ``V(example)`` alone. With e the values of a - b less their mean, over N values in all,
+    ``V(c) = G / (G - 1) Σ_g (Σ e in cluster g)² / N²`` sums over the G seeds, the G examples, or the
+    G cells of one seed and one example.
+
+    Shapes: correct_a, correct_b ``(seeds, examples)``, 0 or 1 (100 for a result in points).
+    ids: which example each value belongs to, ``(examples,)`` or, where every seed has its own test
+    split, ``(seeds, examples)``: such as ``[data[seed].test_ids for seed in seeds]``. Without it column
+    j is the same example for all seeds. ``level`` (default 0.95).
+
+    In simulations at 95 % with 8 to 30 seeds (noise of seeds, of examples or of both, right and wrong
+    answers; one test part, or overlapping splits) it covered 94 to 98 %; up to 99 % from 8 seeds that
+    hardly differ but in single answers.
+    Raises ValueError for shapes or labels that differ, NaN, or fewer than two seeds or examples.
+    Source: A. C. Cameron, J. B. Gelbach & D. L. Miller, Robust inference with multiway clustering,
+    J. Business & Economic Statistics 29, 2011.
+
+    >>> right = np.eye(4)
+    >>> two_way_difference(100 * right, np.zeros((4, 4))).mean
+    25.0
+    """
+    ids = None if ids is None else _ids("ids", ids, correct_a)
+    a, b = _pair(correct_a, correct_b, ndim=2)
+    difference = a - b
+    seeds = len(difference)
+    quantile = _t(level, seeds)
+    names = _numbered("ids", ids, a.shape)
+    mean = difference.mean()
+    error = difference - mean
+    number_of_seed = np.broadcast_to(np.arange(seeds)[:, None], a.shape)
+    by_seed = _cluster_variance(error, number_of_seed)
+    by_example = _cluster_variance(error, names)
+    by_cell = _cluster_variance(error, number_of_seed * (int(names.max()) + 1) + names)
+    variance = max(by_seed + by_example - by_cell, by_seed, by_example)
+    return _interval(mean, quantile * math.sqrt(variance), seeds, level)
+
+
+def _cluster_variance(error: np.ndarray, cluster: np.ndarray) -> float:
+    """Variance of the mean of values whose errors are independent between clusters only."""
+    _, number = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(number.ravel(), error.ravel())
+    clusters = len(sums)
+    return float(clusters / (clusters - 1) * (sums @ sums) / error.size**2)
+
+
+def _ids(name: str, ids: Any, like: Any) -> np.ndarray:
+    """Return names of examples as a plain array, in the order of the labels of ``like``."""
+    if len(host_arrays.axes_of(ids)) == len(host_arrays.axes_of(like)):
+        ids = host_arrays.aligned(name, ids, "correct_a", like)
+    found = np.asarray(to_host(ids))
+    if found.dtype.kind not in "US":  # a name may be any text; numbers are checked as such
+        found = host_arrays.real(name, ids, "names or numbers of examples")
+    known = found.dtype.kind != "f" or not np.isnan(found).any()
+    checks.expect(known, name, "a name for every example", "NaN")
+    return found
+
+
+def _numbered(name: str, ids: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the number of each value's example, 0, 1, …; ids ``(examples,)`` serve all seeds."""
+    if ids is None:
+        ids = np.arange(shape[1])
+    fits = ids.shape in (shape, shape[1:])
+    checks.expect(fits, name, f"shape {shape} or {shape[1:]}", ids.shape)
+    examples, number = np.unique(ids, return_inverse=True)
+    checks.expect(len(examples) >= 2, name, "at least two test images", "one")
+    return np.broadcast_to(number.reshape(ids.shape), shape)
 
 
 def crossed_bootstrap(
     correct_a: ArrayLike, correct_b: ArrayLike, images: ArrayLike | None = None,
     level: float = 0.95, resamples: int = 2000, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Interval of mean(a - b) over seeds and test images: the wider of two.
+    """Interval of mean(a - b) over seeds and test images: the wider of two; it is too wide.
 
     ``mean ± t max(se of seeds alone, se of the crossed bootstrap)`` with the t quantile of
     n seeds. The crossed bootstrap draws seeds and images, each with replacement, and takes the
     mean over the drawn seeds of the drawn images; its se is the spread of these means. The
     percentiles are not used: from few seeds they are too narrow, at a high level too noisy.
 
+    It over-covers, for it counts the noise of single answers three times: in simulations with such noise
+    intervals at 95 % covered 99.4 %, and were 1.2 to 1.6 times as wide as those of `two_way_difference`,
+    which covers what it says.
+
     Shapes: correct_a, correct_b ``(seeds, examples)``, 0 or 1 (100 for a result in points).
-    images ``(seeds, examples)``: which image each value belongs to, where every seed has its
-    own test split; without it column j is the same image for all seeds.
+    images ``(seeds, examples)`` or ``(examples,)``: which image each value belongs to, such as
+    ``test_ids`` of each seed's data, where every seed has its own test split; without it column j is
+    the same image for all seeds.
     ``level`` (default 0.95), ``resamples`` (2000, at least 100), ``seed`` of the draws (0).
-    Raises ValueError for shapes that differ, NaN, or fewer than two seeds or images.
+    Raises ValueError for shapes or labels that differ, NaN, or fewer than two seeds or images.
     Source: A. B. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007.
     """
+    names = None if images is None else _ids("images", images, correct_a)
     a, b = _pair(correct_a, correct_b, ndim=2)
     difference = a - b
     alone = interval(difference.mean(axis=1), level)
     checks.integer("resamples", resamples, 100)
-    ids = (
-        np.broadcast_to(np.arange(a.shape[1]), a.shape)
-        if images is None
-        else np.asarray(to_host(images))
-    )
-    checks.expect(ids.shape == a.shape, "images", f"shape {a.shape}", ids.shape)
+    number = _numbered("images", names, a.shape)
     draws = np.random.default_rng(checks.integer("seed", seed, 0))
-    means = _resampled_means(difference, ids, resamples, draws)
+    means = _resampled_means(difference, number, resamples, draws)
     half = max(alone.high - alone.mean, _t(level, alone.n) * means.std(ddof=1))
     return _interval(alone.mean, half, alone.n, level)
 
@@ -163,10 +242,8 @@ def crossed_bootstrap(
 def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
     """Means of ``values`` (seeds, examples) with both axes drawn anew, ``(resamples,)``."""
     seeds = len(values)
-    names, column = np.unique(ids, return_inverse=True)
-    images = len(names)
-    checks.expect(images >= 2, "images", "at least two test images", "one")
-    cell = (column.reshape(ids.shape) + images * np.arange(seeds)[:, None]).ravel()
+    images = int(ids.max()) + 1
+    cell = (ids + images * np.arange(seeds)[:, None]).ravel()
     sums = np.bincount(cell, values.ravel(), minlength=seeds * images).reshape(seeds, images)
     counts = np.bincount(cell, minlength=seeds * images).reshape(seeds, images)
     table = np.concatenate([sums, counts]).T.astype(float)
@@ -187,11 +264,24 @@ def _resampled_means(values, ids, resamples, rng) -> np.ndarray:
 class Steps:
     """Steps to a target, one value per seed; a run that missed it counts as ``budget + 1``.
 
-    The restricted mean with its interval is ``interval(steps.values)``.
+    The restricted mean with its interval is ``interval(steps.values)``. ``values`` is a read-only copy;
+    ``seeds`` labels its runs (default: none), by which `ratio` pairs two arms. Raises ValueError for
+    NaN, infinity, no runs, or another number of labels.
     """
 
     values: np.ndarray
     budget: float
+    seeds: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        values = _array("values", self.values, ndim=1).copy()
+        checks.expect(len(values), "values", "at least one run", "none")
+        budget = checks.real("budget", self.budget, -math.inf, ends="()")
+        labels = None if self.seeds is None else tuple(self.seeds)
+        fits = labels is None or len(labels) == len(values)
+        checks.expect(fits, "seeds", f"{len(values)} labels, one per run", labels)
+        values.flags.writeable = False
+        vars(self).update(values=values, budget=budget, seeds=labels)
 
     @property
     def arrived(self) -> int:
@@ -209,22 +299,48 @@ class Steps:
         return float(np.median(self.values))
 
 
+def _labelled(arm: Any) -> Any:
+    """Return the values of Steps under their labels, where there are any; other arms as they are."""
+    if not isinstance(arm, Steps):
+        return arm
+    if arm.seeds is None:
+        return arm.values
+    return xr.DataArray(arm.values, {"seed": list(arm.seeds)}, ["seed"])
+
+
 def steps_to_target(
     curve: ArrayLike, target: float, at: ArrayLike, budget: float | None = None
 ) -> Steps:
     """First step at which each run's curve is at least ``target``, within ``budget`` steps.
 
     Shapes: curve ``(seeds, evaluations)``, say an accuracy; at ``(evaluations,)``, the rising
-    step or epoch of each. Default budget: the last of ``at``. For a loss pass both negated.
+    step or epoch of each. Default budget: the last of ``at``. For a loss pass both negated. Where both
+    are labelled, the evaluations of ``at`` are found by name and label; the seeds of a labelled curve
+    stay with the result.
     Raises ValueError for NaN, shapes that do not fit, ``at`` not rising, a budget past its end.
     """
+    curve, at, seeds = _curve_and_steps(curve, at)
     x, at = _array("curve", curve, ndim=2), _array("at", at, ndim=1)
     n = x.shape[1]
     checks.expect(n == len(at), "at", f"{n} steps, one per evaluation", len(at))
     checks.expect(np.all(np.diff(at) > 0), "at", "rising steps", at)
     budget = checks.real("budget", at[-1] if budget is None else budget, at[0], at[-1])
     there = (x >= checks.real("target", target, -math.inf, ends="()")) & (at <= budget)
-    return Steps(np.where(there.any(axis=1), at[there.argmax(axis=1)], budget + 1), float(budget))
+    values = np.where(there.any(axis=1), at[there.argmax(axis=1)], budget + 1)
+    return Steps(values, float(budget), seeds)
+
+
+def _curve_and_steps(curve: Any, at: Any) -> tuple[Any, Any, tuple[Any, ...] | None]:
+    """Return a curve with evaluations last, its steps in the same order, and its labels of seeds."""
+    dims: tuple[Any, ...] = getattr(curve, "dims", ())
+    own: tuple[Any, ...] = getattr(at, "dims", ())
+    if len(dims) == 2 and len(own) == 1:
+        checks.expect(own[0] in dims, "at", f"a dimension of curve, {tuple(dims)}", tuple(own))
+        curve = curve.transpose(..., own[0])
+        at = host_arrays.aligned("at", at, "curve", curve.isel({curve.dims[0]: 0}, drop=True))
+    named = host_arrays.axes_of(curve)
+    labels = named[0][1] if len(named) == 2 else None
+    return curve, at, None if labels is None else tuple(labels)
 
 
 @dataclass(frozen=True)
@@ -305,6 +421,8 @@ def verdict(
     checks.expect(len(threshold) == 1, ", ".join(rules), "exactly one of them", threshold)
     checks.choice("size", size, "quick", "full", "large")
     conditions = effect if isinstance(effect, Mapping) else {}
+    names = [str(name) for name in conditions]
+    checks.expect(len(set(names)) == len(names), "effect", "conditions with distinct names", names)
     if not conditions and (joint or isinstance(effect, Mapping)):
         raise ValueError(f"effect: expected a mapping with at least one condition, got {effect!r}")
     checks.integer("comparisons", comparisons, 1)
@@ -418,17 +536,25 @@ def _t(level: float, n: int) -> float:
     return float(stats.t.ppf(_quantile(level), n - 1))
 
 
-def _pair(a, b, ndim) -> tuple[np.ndarray, np.ndarray]:
+def _axis(values: Any, axis: int | str | None) -> int | None:
+    """Return the number of an axis that may be named."""
+    if not isinstance(axis, str):
+        return axis
+    due = f"an xarray with dimension {axis!r}"
+    named = axis in getattr(values, "dims", ())
+    checks.expect(named, "axis", due, type(values).__name__, TypeError)
+    return list(values.dims).index(axis)
+
+
+def _pair(a: Any, b: Any, ndim: int | None) -> tuple[np.ndarray, np.ndarray]:
+    b = host_arrays.aligned("b", b, "a", a)
     a, b = _array("a", a, ndim), _array("b", b, ndim)
     checks.expect(a.shape == b.shape, "a and b", "one shape", f"{a.shape} and {b.shape}")
     return a, b
 
 
-def _array(name: str, values: ArrayLike, ndim: int | None = None) -> np.ndarray:
-    try:
-        x = np.asarray(to_host(values), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected numbers, got {type(values).__name__}") from error
+def _array(name: str, values: Any, ndim: int | None = None) -> np.ndarray:
+    x = host_arrays.real(name, values).astype(np.float64)
     fits = x.ndim == ndim if ndim else x.ndim > 0
     checks.expect(fits, name, f"{ndim or 'some'} axes", f"shape {x.shape}")
     bad, advice = np.sum(~np.isfinite(x)), "count a diverged run at chance, do not leave it out"

@@ -21,6 +21,7 @@ from dlcore.checkpoints import Checkpoint
 from dlcore.layers import BatchNorm, Layer
 from dlcore.losses import SoftmaxCrossEntropy
 from dlcore.network import Network
+from dlcore.observing import unchanged
 from dlcore.optimizers import Adam, Optimizer
 from dlcore.random import Noise
 from dlcore.regularizers import EarlyStopping
@@ -64,14 +65,15 @@ def evaluate(
     """Return mean loss and accuracy (share of correct answers) on a part, one of each per replica.
 
     ``part`` is "train", "valid" or "test"; ``loss`` defaults to ``SoftmaxCrossEntropy()``. Layers run
-    in their prediction mode, on one BLAS thread. Raises ``ValueError`` for an empty or unknown part.
+    in their prediction mode, on one BLAS thread; what they remember for ``backward`` stays as it is.
+    Raises ``ValueError`` for an empty or unknown part.
     """
     checks.choice("part", part, "train", "valid", "test")
     loss = on_backend(loss or SoftmaxCrossEntropy(), network)
     held = Part(network, data, part, loss)
     checks.expect(held.n, "data", f"at least one {part} example", "none")
-    _check_outputs(network, held, loss)
-    with one_blas_thread(), network.backend.quiet():
+    with one_blas_thread(), network.backend.quiet(), unchanged(network):
+        _check_outputs(network, held, loss)
         return _evaluate(network, held, loss)
 
 

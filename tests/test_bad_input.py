@@ -17,7 +17,7 @@ import xarray as xr
 
 import dlcore as dl
 from dlcore import augmentation as au
-from dlcore import batches, checks, datasets, gradcheck, meanfield, plots, probes
+from dlcore import batches, checks, datasets, gradcheck, host_arrays, meanfield, plots, probes
 from dlcore import initializers as ini
 from dlcore import schedules as sc
 from dlcore import statistics as st
@@ -215,6 +215,10 @@ RIGHT = {
     batches.Part: lambda: dict(network=net(), data=DATA, part="train", loss=SQUARED),
     batches.per_seed: lambda: dict(data={0: DATA, 1: DATA}, seeds=[0, 1]),
     batches.sets_of: lambda: dict(network=net(), data=small.blobs),
+    host_arrays.real: lambda: dict(name="x", values=[1.0, 2], due="numbers", error=ValueError),
+    host_arrays.aligned: lambda: dict(
+        name="b", values=curves(seed=3)[::-1], like_name="a", like=curves(seed=3)
+    ),
     # training
     dl.fit: lambda: dict(network=net(), **FIT),
     dl.evaluate: lambda: dict(network=net(), data=DATA, part="test", loss=SQUARED),
@@ -244,13 +248,15 @@ RIGHT = {
     plots.mean_band: lambda: dict(values=curves(), level=0.9),
     plots.bands: lambda: dict(data=curves(), x="lr", hue=None, labels=["a"]),
     plots.layers: lambda: dict(data=curves(layer=3, seed=2), hue=None),
-    plots.lr_sensitivity: lambda: dict(data=curves(), hue=None),
+    plots.arm_style: lambda: dict(i=9),
+    plots.lr_sensitivity: lambda: dict(data=curves(), hue=None, better="lower"),
     plots.trajectories: lambda: dict(paths=np.zeros((2, 5, 2)), surface=None, names=["a", "b"]),
     # statistics
     st.interval: lambda: dict(values=[1.0, 2.0], level=0.9, axis=0),
     st.paired_difference: lambda: dict(a=[1.0, 2.0], b=[2.0, 2.5], level=0.9, axis=0),
     st.ratio: lambda: dict(a=np.arange(1.0, 9), b=np.arange(2.0, 10), level=0.9, median=True),
     st.wilson: lambda: dict(successes=3, n=10, level=0.9),
+    st.two_way_difference: lambda: dict(**CROSSED, ids=np.arange(4), level=0.9),
     st.crossed_bootstrap: lambda: dict(
         **CROSSED, images=np.tile(np.arange(4), (4, 1)), level=0.9, resamples=100, seed=1
     ),
@@ -337,6 +343,26 @@ SAME = [
     ("a", ["x", "y"], V, "numbers", "list"),
     ("b", [1.0, INF], V, "finite numbers", "1 NaN or infinite"),
     ("b", 3.0, V, "axes", "()"),
+    ("b", np.ma.masked_equal([1.0, 2.0], 2.0), V, "numbers", "1 masked"),
+    ("a", np.array([1j, 2j]), V, "numbers", "imaginary part"),
+    ("b", np.array([1, 2], "timedelta64[s]"), V, "numbers", "unit"),
+]
+
+#: Values whose meaning NumPy drops without a word, and a word of what is said of them.
+DROPPED = [
+    (np.ma.masked_equal([1.0, 2.0], 2.0), "1 masked"),
+    ([np.ma.masked_equal([1.0, 2.0], 2.0)] * 2, "1 masked"),
+    (np.array([1 + 1j, 2]), "imaginary part"),
+    ([1.0, 2j], "imaginary part"),
+    (np.array([1, 2], "timedelta64[s]"), "unit"),
+    (np.array(["2020", "2021"], "datetime64[Y]"), "dates"),
+    (["1.5", "2"], "text"),
+    (np.array([b"1", b"2"]), "text"),
+    ([1.0, "2"], "text"),
+    ([1.0, None], "no real numbers"),
+    ({1.0, 2.0}, "no real numbers"),
+    ({0: 1.0, 1: 2.0}, "no real numbers"),
+    (np.zeros(2, [("a", float)]), "records"),
 ]
 
 
@@ -634,6 +660,19 @@ WRONG = {
         ("y_valid", replaced(DATA.y_valid, -1), V, "labels in 0…2", "-1…2"),
         ("y_test", np.zeros(20), V, "integer labels", "float64"),
         ("y_test", np.zeros(20, bool), V, "integer labels", "bool"),
+        ("y_test", np.ma.masked_equal(DATA.y_test, 1), V, "integer labels", "7 masked"),
+        ("y_test", np.full(20, 1.5), V, "integer labels", "float64"),
+        ("y_test", np.zeros(20, "timedelta64[s]"), V, "integer labels", "unit"),
+        ("y_test", ["0"] * 20, V, "integer labels", "text"),
+        ("x_valid", np.full((30, 6), 1j), T, "numbers", "imaginary part"),
+        ("x_valid", np.full((30, 6), "1"), T, "numbers", "text"),
+        ("x_valid", np.full((30, 6), None), T, "numbers", "no real numbers"),
+        ("x_valid", np.ma.masked_less(DATA.x_valid, 0), T, "numbers", "masked"),
+        ("x_valid", DATA.x_valid.astype("datetime64[s]"), T, "numbers", "dates"),
+        ("ids", np.arange(20), T, "a mapping from part to ids"),
+        ("ids", {"dev": np.arange(20)}, V, "parts among", "dev"),
+        ("ids", {"test": np.arange(3)}, V, "shape (20,)", "(3,)", "ids['test']"),
+        ("ids", {"test": np.ones(20)}, V, "integers", "float64", "ids['test']"),
         ("y_train", DATA.y_train[:-1], V, "shape (60,)", "(59,)"),
         ("y_train", np.eye(3)[DATA.y_train].astype(int), V, "shape (60,)", "(60, 3)"),
         ("classes", 2, V, "labels in 0…1", "0…2", "y_train"),
@@ -705,6 +744,18 @@ WRONG = {
         ("point", np.zeros(3), V, "a floating array (..., 2)", "array([0., 0., 0.])"),
         ("point", np.zeros(2, int), V, "a floating array (..., 2)", "array([0, 0])"),
         ("point", [1.0, 2.0], V, "a floating array (..., 2)"),
+    ],
+    host_arrays.real: [("values", values, V, "numbers", said, "x") for values, said in DROPPED],
+    host_arrays.aligned: [
+        ("values", curves(seed=2), V, "the labels of a along 'seed'", "[3]", "b"),
+        ("values", curves(lr=3), V, "dimensions ('seed',) as a", "('lr',)", "b"),
+        ("like", curves(seed=3).assign_coords(seed=[1, 2, 2]), V, "each once", "3", "b"),
+    ],
+    host_arrays.real: [("values", values, V, "numbers", said, "x") for values, said in DROPPED],
+    host_arrays.aligned: [
+        ("values", curves(seed=2), V, "the labels of a along 'seed'", "[3]", "b"),
+        ("values", curves(lr=3), V, "dimensions ('seed',) as a", "('lr',)", "b"),
+        ("like", curves(seed=3).assign_coords(seed=[1, 2, 2]), V, "each once", "3", "b"),
     ],
     batches.Part: [*NO_DATA, *UNEQUAL],
     batches.per_seed: NO_DATA,
@@ -909,8 +960,16 @@ WRONG = {
         ("data", curves(layer=2, seed=2), V, "dimensions ('lr', 'seed')", "('layer', 'seed')"),
         ("data", [1, 2], T, "an xarray.DataArray"),
         ("hue", "layer", V, "dimensions ('lr', 'seed', 'layer')", "('lr', 'seed')", "data"),
+        ("better", "max", V, "'higher' or 'lower'"),
+        ("better", None, V, "'higher' or 'lower', for the data's name does not tell", "None"),
+        ("data", curves().assign_coords(lr=[0.0, 1, 2]), V, "learning rates > 0", "[0. 1. 2.]"),
+        ("data", curves() * 1j, V, "numbers", "complex"),
     ],
+    plots.arm_style: wholes("i", 0),
     plots.trajectories: [
+        ("paths", np.zeros((2, 5, 2), complex), V, "shape (n, steps, 2)", "complex"),
+        ("paths", np.ma.masked_equal(np.zeros((2, 5, 2)), 0), V, "shape (n, steps, 2)", "20 masked"),
+        ("paths", [[[0.0, 1.0]], [[0.0, 1.0]] * 2], V, "shape (n, steps, 2)", "no array"),
         ("paths", np.zeros((2, 5)), V, "shape (n, steps, 2)", "(2, 5)"),
         ("paths", np.zeros((2, 5, 3)), V, "shape (n, steps, 2)", "(2, 5, 3)"),
         ("names", ["a"], V, "2 names, one per path", "1"),
@@ -923,6 +982,7 @@ WRONG = {
         ("values", [1.0, INF], V, "finite numbers", "1 NaN or infinite"),
         ("values", ["x", "y"], V, "numbers", "list"),
         ("values", 3.0, V, "some axes", "()"),
+        *[("values", values, V, "numbers", said) for values, said in DROPPED],
         *LEVEL,
         ("axis", "seed", T, "an xarray with dimension 'seed'", "list"),
         ("axis", 2, V, "an axis of shape (2,)"),
@@ -938,8 +998,20 @@ WRONG = {
         ("level", 0.9999, V, "more than 8 values for a median at level 0.9999", "8", "a and b"),
     ],
     st.wilson: [
+        ("successes", 2.5, V, "a whole number", "2.5"),
+        ("n", 10.5, V, "a whole number", "10.5"),
         *numbers("successes", "a number in [0, 10]", -1, 11),
         *numbers("n", "a number in [1, inf)", 0),
+        *LEVEL,
+    ],
+    st.two_way_difference: [
+        ("correct_a", np.ones(4), V, "2 axes", "(4,)", "a"),
+        ("correct_b", np.ones((4, 3)), V, "one shape", "(4, 3)", "a and b"),
+        ("correct_a", replaced(np.eye(4), NAN), V, "finite numbers", "1 NaN", "a"),
+        ("ids", np.zeros((4, 3)), V, "shape (4, 4) or (4,)", "(4, 3)"),
+        ("ids", np.zeros((4, 4)), V, "at least two test images", "one"),
+        ("ids", replaced(np.ones(4), NAN), V, "a name for every example", "NaN"),
+        ("ids", np.ones((4, 4), complex), V, "names or numbers of examples", "complex"),
         *LEVEL,
     ],
     st.crossed_bootstrap: [
@@ -947,6 +1019,7 @@ WRONG = {
         ("correct_b", np.ones((4, 3)), V, "one shape", "(4, 3)", "a and b"),
         ("correct_a", replaced(np.eye(4), NAN), V, "finite numbers", "1 NaN", "a"),
         ("images", np.zeros((4, 3)), V, "shape (4, 4)", "(4, 3)"),
+        ("images", replaced(np.ones(4), NAN), V, "a name for every example", "NaN"),
         ("images", np.zeros((4, 4)), V, "at least two test images", "one"),
         *LEVEL,
         *wholes("resamples", 100),
@@ -1003,6 +1076,8 @@ NO_ROW = {
         ("backend.one_blas_thread", "called through fit, which has the row of blas_threads"),
         ("backend.on_device backend.to_host backend.array_module", "any value will do"),
         ("backend.fuse backend.fused", "wrap dlcore's own functions"),
+        ("host_arrays.axes_of", "takes anything"),
+        ("observing.copies observing.unchanged observing.keep_new", "called by dlcore only"),
         ("datasets.full", "needs the network; its rows are in test_datasets.py"),
         ("network.Network.save", "OSError is what a path can lead to; see test_failing_save"),
         ("network.Network.backward", "takes what a loss returned"),
@@ -1022,6 +1097,8 @@ NO_ARGUMENT = {
     "datasets.Dataset": "name",
     "schedules.begin": "replicas",
     "batches.Part": "network part loss",
+    "host_arrays.real": "name due error",
+    "host_arrays.aligned": "name like_name",
     "batches.per_seed": "seeds",
     "batches.sets_of": "network",
     "training.fit": "progress",
