@@ -54,6 +54,24 @@ class Backend:
         if self.xp is not np:
             self.xp.cuda.get_current_stream().synchronize()
 
+    def devices(self) -> list[int]:
+        """Return the numbers of the devices; the host has none."""
+        return [] if self.xp is np else list(range(self.xp.cuda.runtime.getDeviceCount()))
+
+    def on(self, device: int) -> contextlib.AbstractContextManager:
+        """Return a context in which this thread's arrays are made on a device, by its number."""
+        return contextlib.nullcontext() if self.xp is np else self.xp.cuda.Device(device)
+
+    def free_memory(self) -> int:
+        """Return the bytes that are free on the current device, with those its pool holds unused."""
+        free, _ = self.xp.cuda.runtime.memGetInfo()
+        return int(free + self.xp.get_default_memory_pool().free_bytes())
+
+    def release(self) -> None:
+        """Give unused memory of the pool back to the device."""
+        if self.xp is not np:
+            self.xp.get_default_memory_pool().free_all_blocks()
+
     def quiet(self) -> contextlib.AbstractContextManager:
         """Silence NumPy's floating-point warnings: a diverging replica is marked, not shouted."""
         return np.errstate(all="ignore") if self.xp is np else contextlib.nullcontext()

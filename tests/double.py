@@ -116,6 +116,16 @@ ELEMENTWISE = {*_UNARY.split(), *_BINARY.split(), "where", "clip", "astype"}
 _fusing = threading.local()  # .shape: that of the kernel being run, if any
 
 
+_threads = threading.local()  # .stack: devices in use, the current one last
+#: What the machine has: devices, and bytes of memory on each, all free.
+machine = types.SimpleNamespace(devices=1, memory=1 << 30)
+
+
+def current_device() -> int:
+    """The number of this thread's device."""
+    return getattr(_threads, "stack", [0])[-1]
+
+
 def _inside_kernel() -> bool:
     return getattr(_fusing, "shape", None) is not None
 
@@ -194,6 +204,8 @@ def _unwrap(where: str, kind: str, value: Any) -> Any:
         return tuple(_unwrap(where, "!", v) for v in value)
     if kind in "!~":
         if isinstance(value, DeviceArray):
+            if value.device != current_device():
+                _refuse(where, f"an array of device {current_device()}", value)
             return value._a
         if isinstance(value, FusedNumber) and kind == "~":
             return value.value
@@ -267,7 +279,7 @@ def _offer(name: str, function: Callable, text: str, group: str, method: bool = 
         if inputs and not any(isinstance(a, DeviceArray) for a in args[:inputs]):
             raise TypeError(f"{name}: expected at least one device array")
         if method:
-            bound.insert(0, args[0]._a)
+            bound.insert(0, _unwrap(name, "!", args[0]))
         with np.errstate(all="ignore"):  # a GPU gives no floating-point warnings
             result = function(*bound, **keywords)
         viewed = group == "view" and np.may_share_memory(result, bound[0])
@@ -356,7 +368,7 @@ def _kernel_output(found: Any, arrays: list[DeviceArray], shape: tuple[int, ...]
 class DeviceArray:
     """A duck array on the pretended device; a subclass of ``ndarray`` would leak into NumPy."""
 
-    __slots__ = ("_a",)
+    __slots__ = ("_a", "device")
     __array_priority__ = 100
     __iter__ = None  # CuPy would give one view per row
     __contains__ = None
@@ -364,6 +376,7 @@ class DeviceArray:
 
     def __init__(self, a: np.ndarray) -> None:
         self._a = a
+        self.device = current_device()
 
     T = property(lambda self: DeviceArray(self._a.T))
     mT = property(lambda self: DeviceArray(self._a.mT))
@@ -524,9 +537,33 @@ class Generator:
         return _wrap(self._rng.standard_normal(size, dtype))
 
 
-def _device(device: int = 0) -> types.SimpleNamespace:
-    """A device or its stream: all that one can do here is wait for it."""
+class Device:
+    """One of ``devices`` devices, each thread's own inside a ``with`` block; the first by default."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.id = current_device() if number is None else number
+        if not 0 <= self.id < machine.devices:
+            raise RuntimeError(f"cudaErrorInvalidDevice: {self.id}")
+
+    def __enter__(self) -> Device:
+        _threads.stack = [*getattr(_threads, "stack", [0]), self.id]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _threads.stack = _threads.stack[:-1]
+
+    def synchronize(self) -> None:
+        _record("synchronize", syncs=1)
+
+
+def _stream() -> types.SimpleNamespace:
+    """The current stream: all that one can do here is wait for it."""
     return types.SimpleNamespace(synchronize=lambda: _record("synchronize", syncs=1))
+
+
+def _pool() -> types.SimpleNamespace:
+    """The memory pool, which holds nothing unused."""
+    return types.SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
 
 
 def asarray(a: Any, dtype: Any = None) -> DeviceArray:
@@ -561,7 +598,10 @@ def _make_xp() -> types.ModuleType:
     flat |= {"ndarray": DeviceArray, "asarray": asarray, "asnumpy": DeviceArray.get}
     flat["fuse"] = fuse
     flat |= {"is_available": lambda: True, "cuda.is_available": lambda: True}
-    flat |= {"cuda.Device": _device, "cuda.get_current_stream": _device}
+    flat |= {"cuda.Device": Device, "cuda.get_current_stream": _stream}
+    flat["cuda.runtime.getDeviceCount"] = lambda: machine.devices
+    flat["cuda.runtime.memGetInfo"] = lambda: (machine.memory, machine.memory)
+    flat["get_default_memory_pool"] = _pool
     flat |= {"random.default_rng": Generator, "random.Generator": Generator}
     flat["may_share_memory"] = lambda a, b: np.may_share_memory(a._a, b._a)
     # Home by home, the deepest first: lib.stride_tricks.NAME goes into lib.stride_tricks.

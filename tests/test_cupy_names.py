@@ -22,7 +22,7 @@ SOURCES = sorted((Path(__file__).parents[1] / "dlcore").glob("*.py"))
 # Here all arrays are the host's, for good: reading data, theory, statistics and figures.
 # fmt: off
 HOST_MODULES = [
-    "__init__", "checks", "datasets", "experiments", "host_arrays", "meanfield", "plots", "schedules",
+    "__init__", "checks", "datasets", "experiments", "host_arrays", "meanfield", "packing", "plots", "schedules",
     "statistics",
 ]
 # fmt: on

@@ -98,7 +98,7 @@ def test_plots_take_device_arrays():
     for ax in (
         dl.plots.bands(data, "lr"),
         dl.plots.bands(data, "lr", log=True, runs=True),
-        dl.plots.lr_sensitivity(data),
+        dl.plots.lr_sensitivity(data, better="higher"),
         dl.plots.layers(data.rename(lr="layer")),
         dl.plots.trajectories(put(RNG.random((2, 5, 2))), names=["a", "b"]),
     ):
