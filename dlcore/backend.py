@@ -36,6 +36,14 @@ class Backend:
     def __reduce__(self):
         return get_backend, (self.name, self.dtype.name)
 
+    def __copy__(self) -> "Backend":
+        """Return the backend itself: nothing in it changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backend":
+        """Return the backend itself: nothing in it changes, and modules cannot be copied."""
+        return self
+
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """Copy a host array to the device: the only way in. ``dtype`` defaults to the backend's.
 
@@ -53,6 +61,15 @@ class Backend:
         """Wait until all queued work is done (nothing to do on NumPy)."""
         if self.xp is not np:
             self.xp.cuda.get_current_stream().synchronize()
+
+    def description(self) -> str:
+        """Return module, version and devices, such as "CuPy 14.0.1 on 2 × Tesla T4"."""
+        if self.xp is np:
+            return f"NumPy {np.__version__}"
+        devices = self.devices()
+        name = self.xp.cuda.runtime.getDeviceProperties(devices[0])["name"].decode()
+        several = f"{len(devices)} × " if len(devices) > 1 else ""
+        return f"CuPy {self.xp.__version__} on {several}{name}"
 
     def devices(self) -> list[int]:
         """Return the numbers of the devices; the host has none."""
@@ -152,7 +169,7 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
     be used.
     """
     if isinstance(name, Backend):
-        return name
+        return _noted(name)
     kinds = [np.dtype(kind) for kind in ("float32", "float64") if dtype in (kind, np.dtype(kind))]
     good = kinds and dtype is not None  # which NumPy takes for float64
     checks.expect(good, "dtype", "float32 or float64", repr(dtype))
@@ -161,13 +178,34 @@ def get_backend(name: str | Backend = "auto", dtype: Any = "float32") -> Backend
     if asked == "numpy":
         return Backend("numpy", np, kinds[0])
     try:
-        return Backend("cupy", _usable_cupy(), kinds[0])
+        return _noted(Backend("cupy", _usable_cupy(), kinds[0]))
     except RuntimeError as error:
         if asked == "cupy":
             raise
         if "not installed" not in str(error) and "no GPU" not in str(error):
             warnings.warn(f"dlcore runs on NumPy: {error}", RuntimeWarning, stacklevel=2)
         return Backend("numpy", np, kinds[0])
+
+
+#: Backends of the devices that this process has asked for, by array module.
+_USED: dict[Any, Backend] = {}
+
+
+def _noted(backend: Backend) -> Backend:
+    """Remember that a device is used, and return its backend."""
+    if backend.xp is not np:
+        _USED[backend.xp] = backend
+    return backend
+
+
+def description() -> str:
+    """Return what this process computes with: NumPy, and the devices that it has asked for.
+
+    >>> description().startswith("NumPy ")
+    True
+    """
+    devices = [backend.description() for backend in _USED.values()]
+    return ", ".join([f"NumPy {np.__version__}", *devices])
 
 
 @cache

@@ -526,7 +526,11 @@ class Generator:
     """The part of ``cupy.random.Generator`` that NumPy's has too, with the same arguments."""
 
     def __init__(self, seed: Any = None) -> None:
+        _record("default_rng")
         self._rng = np.random.default_rng(seed)
+
+    def __reduce__(self) -> None:
+        raise TypeError("generators of CuPy can be neither copied nor pickled")
 
     def random(self, size: Any = None, dtype: Any = np.float64) -> DeviceArray:
         _record("random", calls=1)
@@ -600,6 +604,7 @@ def _make_xp() -> types.ModuleType:
     flat |= {"is_available": lambda: True, "cuda.is_available": lambda: True}
     flat |= {"cuda.Device": Device, "cuda.get_current_stream": _stream}
     flat["cuda.runtime.getDeviceCount"] = lambda: machine.devices
+    flat["cuda.runtime.getDeviceProperties"] = lambda device: {"name": b"Double"}
     flat["cuda.runtime.memGetInfo"] = lambda: (machine.memory, machine.memory)
     flat["get_default_memory_pool"] = _pool
     flat |= {"random.default_rng": Generator, "random.Generator": Generator}
