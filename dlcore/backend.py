@@ -108,7 +108,7 @@ def to_host(x: Any) -> Any:
         return x.get()
     if isinstance(x, (list, tuple)) and any(map(on_device, x)):
         return [to_host(one) for one in x]
-    if on_device(getattr(x, "data", None)) and hasattr(x, "dims"):
+    if hasattr(x, "dims") and on_device(getattr(x, "data", None)):
         return x.copy(True, x.data.get())
     return x
 

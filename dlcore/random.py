@@ -95,11 +95,11 @@ class Noise:
         """Return the generator of a device: that of the epoch before, where there was one.
 
         Making one fills the states of 81,920 threads. So the last number of the key, the epoch, may go on
-        with what the one before it drew from; any other begins with its own.
+        with what the one before it drew from; any other, and the first of a run, begins with its own.
         """
         if not self.generators:
             last, generator = self.streams.running.get(self.place, (None, None))
-            if last is None or self.number != last + 1:
+            if last is None or self.number != last + 1 or self.number < 2:
                 generator = self.backend.xp.random.default_rng(self.seed)
             self.generators = [generator]
             if self.number is not None:

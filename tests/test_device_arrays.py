@@ -122,7 +122,12 @@ def test_asarray_takes_what_is_on_the_device():
     assert (c.to_device, c.to_host) == (0, 0)
 
 
-@pytest.mark.parametrize("value", [None, 3, "a", [1.0], {"a": 1}, LOGITS, labelled(np.asarray)])
+DATES = np.array(["2026-11-30"], "datetime64[D]")  # whose attribute "data" raises
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, "a", [1.0], {"a": 1}, LOGITS, DATES, labelled(np.asarray)]
+)
 def test_what_is_on_the_host_stays_as_it_is(value):
     assert backends.to_host(value) is value
     assert not backends.on_device(value)
