@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 
 from dlcore import backend as backends
-from dlcore import checkpoints, checks, interrupts
+from dlcore import checkpoints, checks, interrupts, packing
 from dlcore.batches import per_seed
 from dlcore.checkpoints import Checkpoint
 from dlcore.datasets import Dataset
@@ -35,7 +35,7 @@ from dlcore.layers import Layer
 from dlcore.machine import cores
 from dlcore.network import Network
 from dlcore.random import Streams
-from dlcore.training import TAKEN, Data, History, evaluate, fit
+from dlcore.training import TAKEN, Data, History, bar, evaluate, fit
 from dlcore.training import check as check_fit
 
 #: Settings that differ between replicas of one shard; all others make shards of their own.
@@ -92,7 +92,8 @@ class Shard:
     """Replicas trained by one call of ``fit``; everything in it can be pickled.
 
     ``keeper`` is the file of the result, by default none. ``permit`` is the sweep's leave to go on
-    (default None: none is needed).
+    (default None: none is needed). ``starts`` holds options and numbers of replicas where these
+    differ in first weights (default: all have ``options``).
     """
 
     network: Callable[..., list[Layer]]
@@ -104,6 +105,7 @@ class Shard:
     test: bool
     keeper: checkpoints.Keeper | None = None
     permit: interrupts.Permit | None = None
+    starts: tuple[tuple[Mapping[str, Any], int], ...] = ()
 
     def run(self) -> dict[str, np.ndarray]:
         """Train, unless an earlier run has, and return arrays by name, replicas first.
@@ -119,7 +121,7 @@ class Shard:
             backends.one_blas_thread(self.fit.get("blas_threads", 1)),
         ):
             interrupts.check()
-            net = Network(self.network(**self.options), self.seeds, self.backend)
+            net = self._network()
             history = fit(net, self.data, **self.fit, checkpoint=state)
             found = _arrays(history) | (self._tested(net, history) if self.test else {})
         if keep and state:
@@ -127,6 +129,17 @@ class Shard:
             if keep.path.exists():  # not after a disk that failed
                 Path(state.path).unlink(missing_ok=True)
         return found
+
+    def _network(self) -> Network:
+        """Return the network before its first step, with the first weights of each replica's options."""
+        net = Network(self.network(**self.options), self.seeds, self.backend)
+        stop = 0
+        for options, count in self.starts:
+            start, stop = stop, stop + count
+            own = Network(self.network(**options), self.seeds[start:stop], self.backend).arrays()
+            for name, array in net.arrays().items():
+                array[start:stop] = own[name]
+        return net
 
     def check(self) -> None:
         """Raise what ``run`` would raise before its first step."""
@@ -168,8 +181,11 @@ def sweep(
 
     Settings with other shapes or optimizers train in shards of at most ``shard`` replicas (default 10, and
     on NumPy at most half of them, so that two cores have work), on a pool of one thread per core (NumPy;
-    see ``cores``) or one after another (GPU, or where threads are missing); any
+    see ``cores``) or one after another (where threads are missing); any
     ``concurrent.futures.Executor`` can be given as ``executor``. The results do not depend on it.
+    On a GPU ``shard`` means nothing: a step costs the same for many replicas as for one, so as many train
+    together as its memory holds, also of settings that differ in rates, strengths of a penalty or first
+    weights only; several GPUs have shards of their own.
     ``checkpoint``, a folder that all workers share or a ``Checkpoint`` of one, keeps results and states:
     after a crash the same call trains only what is missing. Other calls may use the folder too.
     ``backend`` is a name (default ``"auto"``) or a ``Backend``. Curves that are shorter, or nets with
@@ -307,11 +323,16 @@ def _check_names(chosen: dict[str, Any], fixed: dict[str, Any]) -> None:
 
 
 def _size(shard: Any, replicas: int, chip: backends.Backend) -> int:
-    """Return the number of replicas per shard: by default, on NumPy, two shards at least."""
+    """Return the number of replicas per shard: by default, on NumPy, two shards at least.
+
+    On a device all that can run together: its memory decides (see ``packing``).
+    """
     if shard is not None:
-        return checks.integer("shard", shard, 1)
+        checks.integer("shard", shard, 1)
+    if chip.name != "numpy":
+        return replicas
     half = -(-replicas // 2)
-    return min(SHARD, half) if chip.name == "numpy" else SHARD
+    return min(SHARD, half) if shard is None else shard
 
 
 def _kept(shards: list[Shard], checkpoint: Any) -> list[Shard]:
@@ -380,14 +401,24 @@ def _run(
     """Run shards, on an executor or as many threads as there are cores, and return their results."""
     if executor is not None:
         return _on(executor, shards)
+    if chip.name != "numpy":
+        return packing.run(shards)
     workers = min(cores(), len(shards))
-    if chip.name != "numpy" or workers <= 1:
-        return [shard.run() for shard in shards]
+    if workers <= 1:
+        return [shard.run() for shard in _one_bar(shards)]
     pool = ThreadPoolExecutor(workers)
     try:
         return _on(pool, shards)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_bar(shards: list[Shard]) -> Iterable[Shard]:
+    """Return shards that show no bars of their own, but for a single one; one bar counts them."""
+    if len(shards) <= 1:
+        return shards
+    quiet = [replace(one, fit=dict(one.fit) | {"progress": False}) for one in shards]
+    return bar(quiet, None, "shard")
 
 
 def _on(executor: Executor, shards: list[Shard]) -> list[dict[str, np.ndarray]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
+from dlcore.backend import to_host
 
 #: What an array's kind of elements is called where it is refused, and what would be lost.
 _REFUSED = {
@@ -29,12 +30,14 @@ def real(
 ) -> np.ndarray:
     """Return ``values`` as a plain array of real numbers of its own type; truth values count 0 and 1.
 
-    ``due`` (default "numbers") says in the message what is expected. Raises ``error`` (default
+    What lies on a device is copied. ``due`` (default "numbers") says in the message what is expected.
+    Raises ``error`` (default
     ``ValueError``) for masked, complex, dated, textual and other values that would lose their meaning.
 
     >>> real("x", [1, 2.5])
     array([1. , 2.5])
     """
+    values = to_host(values)
     problem = _meaning(values)
     array = np.zeros(0)
     if not problem:
@@ -87,7 +90,7 @@ def axes_of(values: Any) -> list[tuple[Any, Any]]:
         indexes = [values.index, values.columns] if values.ndim == 2 else [values.index]
         return [(index.name, index) for index in indexes]
     try:
-        return [(None, None)] * np.ndim(values)
+        return [(None, None)] * np.ndim(to_host(values))
     except ValueError:  # lists of unequal lengths: whoever reads the numbers says so
         return []
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlcore import checks, initializers
+from dlcore.backend import fused
 from dlcore.norms import mean_rows, sum_rows
 
 
@@ -77,8 +78,15 @@ class Layer:
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave NumPy out, the class's own ``xp``: a module cannot be pickled."""
-        return {name: value for name, value in vars(self).items() if value is not np}
+        """Leave out array modules, which cannot be pickled, and kernels made for them.
+
+        A network gives its layers their module back.
+        """
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(value, ModuleType) and name != "kernels"
+        }
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return initial parameters by name, drawn on the host."""
@@ -207,16 +215,22 @@ class BatchNorm(Layer):
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def forward(self, x: Any, training: bool) -> Any:
         rows, self.training = self._rows(x), training
-        mean = mean_rows(rows) if training else self.running_mean
-        self.x_hat = rows - mean
-        var = self._variance() if training else self.running_var
-        self.scale = 1 / self.xp.sqrt(var + self.epsilon)
-        self.x_hat *= self.scale
         if training:
-            if self._overflowed():
-                mean, var = self._in_float64(rows, mean, var)
-            self._follow(mean, var)
-        return self._like(self.x_hat * self.gamma + self.beta, x)
+            mean, var = self._statistics(rows)
+        else:
+            mean, var = self.running_mean, self.running_var
+            self.x_hat = rows - mean
+        self.scale = _inverse_root(self.xp, var, self.epsilon)
+        if training and self._overflowed():
+            mean, var = self._in_float64(rows, mean, var)
+            y = self.x_hat * self.gamma + self.beta
+        else:
+            y = self._scale_and_shift()
+        if training:
+            n, a = rows.shape[-2], self.momentum
+            running = self.running_mean, self.running_var
+            _follow(self.xp, *running, mean, var, 1 - a, a, a * n / (n - 1))
+        return self._like(y, x)
 
     def backward(self, dy: Any) -> Any:
         rows = dy.reshape(*dy.shape[:-4], -1, self.features) if self.images else dy
@@ -224,23 +238,26 @@ class BatchNorm(Layer):
         sum_rows(rows, out=self.dbeta)
         if not self.needs_dx:
             return None
-        if self.training:
-            rows = rows - (self.dbeta + self.x_hat * self.dgamma) / rows.shape[-2]
-        return self._like(rows * (self.gamma * self.scale), dy)
+        if not self.training:
+            return self._like(rows * (self.gamma * self.scale), dy)
+        sums = self.dbeta, self.dgamma
+        dx = _through(self.xp, rows, self.x_hat, *sums, self.gamma, self.scale, rows.shape[-2])
+        return self._like(dx, dy)
 
-    def _variance(self) -> Any:
-        """Return the variance of the centred batch."""
-        n = self.x_hat.shape[-2]
+    def _statistics(self, rows: Any) -> tuple[Any, Any]:
+        """Centre the batch; return its mean and variance."""
+        n = rows.shape[-2]
         checks.expect(n > 1, "x", "more than one row per feature to train batch norm", n)
-        return mean_rows(self.x_hat * self.x_hat)
+        mean = mean_rows(rows)
+        self.x_hat, square = _centred(self.xp, rows, mean)
+        return mean, mean_rows(square)
 
-    def _follow(self, mean: Any, var: Any) -> None:
-        """Let running mean and variance follow those of the batch."""
-        n, a = self.x_hat.shape[-2], self.momentum
-        self.running_mean *= 1 - a
-        self.running_mean += a * mean
-        self.running_var *= 1 - a
-        self.running_var += a * n / (n - 1) * var
+    def _scale_and_shift(self) -> Any:
+        """Normalise the centred rows in place; return the output."""
+        if self.x_hat.ndim == self.gamma.ndim:
+            return _scaled(self.xp, self.x_hat, self.scale, self.gamma, self.beta)
+        self.x_hat = self.x_hat * self.scale  # an input that all replicas share
+        return self.x_hat * self.gamma + self.beta
 
     def _overflowed(self) -> bool:
         """Return whether a scale on the host is 0, infinite or NaN."""
@@ -255,13 +272,12 @@ class BatchNorm(Layer):
         wide_mean = wide.mean(axis=-2, keepdims=True)
         wide -= wide_mean
         wide_var = (wide * wide).mean(axis=-2, keepdims=True)
-        scale = 1 / np.sqrt(wide_var + self.epsilon)
+        wide_scale = 1 / np.sqrt(wide_var + self.epsilon)
         kind = self.scale.dtype
-        self.scale = np.where(good, self.scale, scale).astype(kind)
-        self.x_hat = np.where(good, self.x_hat, wide * scale).astype(kind)
-        return np.where(good, mean, wide_mean).astype(kind), np.where(good, var, wide_var).astype(
-            kind
-        )
+        self.x_hat = np.where(good, self.x_hat * self.scale, wide * wide_scale).astype(kind)
+        self.scale = np.where(good, self.scale, wide_scale).astype(kind)
+        mean = np.where(good, mean, wide_mean).astype(kind)
+        return mean, np.where(good, var, wide_var).astype(kind)
 
     def _rows(self, x: Any) -> Any:
         most = self.input_ndim + self.gamma.ndim - 2
@@ -272,6 +288,42 @@ class BatchNorm(Layer):
 
     def _like(self, rows: Any, x: Any) -> Any:
         return rows.reshape(*rows.shape[:-2], *x.shape[-4:]) if self.images else rows
+
+
+@fused
+def _centred(xp: Any, rows: Any, mean: Any) -> tuple[Any, Any]:
+    x_hat = rows - mean
+    return x_hat, x_hat * x_hat
+
+
+@fused
+def _follow(
+    xp: Any, running_mean: Any, running_var: Any, mean: Any, var: Any, keep: float,
+    of_mean: float, of_var: float,
+) -> None:  # fmt: skip
+    running_mean *= keep
+    running_mean += of_mean * mean
+    running_var *= keep
+    running_var += of_var * var
+
+
+@fused
+def _inverse_root(xp: Any, var: Any, epsilon: float) -> Any:
+    return 1 / xp.sqrt(var + epsilon)
+
+
+@fused
+def _scaled(xp: Any, x_hat: Any, scale: Any, gamma: Any, beta: Any) -> Any:
+    x_hat *= scale
+    return x_hat * gamma + beta
+
+
+@fused
+def _through(
+    xp: Any, dy: Any, x_hat: Any, dbeta: Any, dgamma: Any, gamma: Any, scale: Any, n: int
+) -> Any:
+    rest = dy - (dbeta + x_hat * dgamma) / n
+    return rest * (gamma * scale)
 
 
 class Dropout(Layer):
@@ -291,13 +343,20 @@ class Dropout(Layer):
         self.mask = None
         if not training or self.rate == 0:
             return x
+        draw = self.noise.uniform(x.shape)
         # draws are float32: so is what they are compared with, for the same mask in float64
-        keep = self.noise.uniform(x.shape) >= float(np.float32(self.rate))
-        self.mask = keep.astype(x.dtype) * (1 / (1 - self.rate))
-        return x * self.mask
+        rate = float(np.float32(self.rate))
+        self.mask, y = _dropped(self.xp, x, draw, rate, 1 / (1 - self.rate))
+        return y
 
     def backward(self, dy: Any) -> Any:
         return dy if self.mask is None else dy * self.mask
+
+
+@fused
+def _dropped(xp: Any, x: Any, draw: Any, rate: float, factor: float) -> tuple[Any, Any]:
+    mask = (draw >= rate).astype(x.dtype) * factor
+    return mask, x * mask
 
 
 class GaussianNoise(Layer):

@@ -1,7 +1,8 @@
 """Losses: one value per replica, and the gradient of the mean over the batch.
 
 ``loss(y, target)`` returns ``(value, dy)``; value has the shape of the replicas. Nothing is averaged
-over replicas, which would scale their gradients by one over their number.
+over replicas, which would scale their gradients by one over their number. The array module is that
+of the arguments: host arrays in, host arrays out, and the same on a device.
 
 Where a float32 sum or square overflows, NumPy computes the value of that replica again in float64: it
 is infinite only if the mean itself does not fit. (On a GPU, where looking would mean to wait, it is
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import checks
+from dlcore.backend import array_module, fused, on_device
 
 #: What overflows is computed again or infinite; a warning would say no more.
 _QUIET = np.errstate(over="ignore", invalid="ignore")
@@ -37,33 +39,35 @@ class SoftmaxCrossEntropy:
     @_QUIET
     def __call__(self, logits: Any, labels: Any) -> tuple[Any, Any]:
         _expect_arrays(logits=logits, labels=labels)
-        xp, batch = self.xp, logits.shape[-2]
+        xp, batch = array_module(logits), logits.shape[-2]
         checks.expect(labels.dtype.kind in "iu", "labels", "integers", labels.dtype)
         if labels.shape[-1:] != logits.shape[-2:-1] or labels.ndim > logits.ndim - 1:
             raise ValueError(f"labels: expected shape (..., {batch}), got {labels.shape}")
         _expect_range("labels", labels, 0, logits.shape[-1] - 1)
-        z = logits - logits.max(axis=-1, keepdims=True)
-        e = xp.exp(z)
-        total = e.sum(axis=-1, keepdims=True)
-        if self.classes is None or len(self.classes) != logits.shape[-1]:
-            self.classes = xp.arange(logits.shape[-1])
-        target = labels[..., None] == self.classes
-        log_p = xp.where(target, z - xp.log(total), 0.0)
-        value = log_p.sum(axis=(-2, -1)) * (-1 / batch)
+        value, dz = self._cross_entropy(xp, logits, labels, batch)
         if _overflowed(xp, value):
-            value = _where_finite(value, self._wide(logits, labels, batch))
-        return value, (e / total - target) / batch
+            wide = self._cross_entropy(xp, logits.astype(np.float64), labels, batch)[0]
+            value = _where_finite(value, wide)
+        return value, dz
 
-    def _wide(self, logits: Any, labels: Any, batch: int) -> Any:
-        """Return the value, computed in float64."""
-        wide = logits.astype(np.float64)
-        z = wide - wide.max(axis=-1, keepdims=True)
-        log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
-        target = labels[..., None] == self.classes
-        return np.where(target, log_p, 0.0).sum(axis=(-2, -1)) * (-1 / batch)
+    def _cross_entropy(self, xp: Any, logits: Any, labels: Any, batch: int) -> tuple[Any, Any]:
+        """Return the value and the gradient, in the type of the logits."""
+        z, e = _shifted(xp, logits, logits.max(axis=-1, keepdims=True))
+        total = e.sum(axis=-1, keepdims=True)
+        numbers = self._class_numbers(xp, logits.shape[-1])
+        log_p, dz = _cross_entropy(xp, z, e, total, labels[..., None], numbers, batch)
+        return log_p.sum(axis=(-2, -1)) * (-1 / batch), dz
+
+    def _class_numbers(self, xp: Any, count: int) -> Any:
+        """Return 0 … count - 1 as an array of the module, made once."""
+        kept = self.classes
+        if kept is None or len(kept) != count or array_module(kept) is not xp:
+            self.classes = kept = xp.arange(count)
+        return kept
 
     def correct(self, logits: Any, labels: Any) -> Any:
         """Return whether the largest logit is the label's: bool ``(..., batch)``."""
+        _expect_one_place(logits=logits, labels=labels)
         return logits.argmax(axis=-1) == labels
 
 
@@ -84,24 +88,17 @@ class BinaryCrossEntropy:
     def __call__(self, logits: Any, targets: Any) -> tuple[Any, Any]:
         _same_shape("logits", logits, targets)
         _expect_range("targets", targets, 0, 1)
-        xp, batch = self.xp, logits.shape[-2]
-        terms = self._terms(xp, logits, targets)
+        xp, batch = array_module(logits), logits.shape[-2]
+        terms, dz = _logistic_loss(xp, logits, targets, batch)
         value = terms.sum(axis=(-2, -1)) / batch
         if _overflowed(xp, value):
-            wide = self._terms(xp, logits.astype(np.float64), targets)
+            wide = _logistic_loss(xp, logits.astype(np.float64), targets, batch)[0]
             value = _where_finite(value, wide.sum(axis=(-2, -1)) / batch)
-        s = 0.5 * xp.tanh(0.5 * logits) + 0.5
-        return value, (s - targets) / batch
-
-    def _terms(self, xp: Any, logits: Any, targets: Any) -> Any:
-        """Return the loss of each output."""
-        size = abs(logits)
-        weight = xp.where(logits < 0, targets, 1 - targets)
-        wrong_side = xp.where(weight == 0, 0.0, size * weight)  # infinity times 0 would be NaN
-        return xp.log1p(xp.exp(-size)) + wrong_side
+        return value, dz
 
     def correct(self, logits: Any, targets: Any) -> Any:
         """Return whether all outputs fall on the target's side of 1/2: bool ``(..., batch)``."""
+        _expect_one_place(logits=logits, targets=targets)
         return ((logits > 0) == (targets > 0.5)).all(axis=-1)
 
 
@@ -117,15 +114,17 @@ class MeanSquaredError:
     @_QUIET
     def __call__(self, y: Any, targets: Any) -> tuple[Any, Any]:
         _same_shape("y", y, targets)
-        error, n = y - targets, y.shape[-2] * y.shape[-1]
-        value = (error * error).sum(axis=(-2, -1)) / n
-        if _overflowed(self.xp, value):
-            wide = y.astype(np.float64) - targets
-            value = _where_finite(value, (wide * wide).sum(axis=(-2, -1)) / n)
-        return value, error * (2 / n)
+        xp, n = array_module(y), y.shape[-2] * y.shape[-1]
+        square, dy = _squared_error(xp, y, targets, 2 / n)
+        value = square.sum(axis=(-2, -1)) / n
+        if _overflowed(xp, value):
+            wide = _squared_error(xp, y.astype(np.float64), targets, 2 / n)[0]
+            value = _where_finite(value, wide.sum(axis=(-2, -1)) / n)
+        return value, dy
 
     def correct(self, y: Any, targets: Any) -> Any:
         """Return whether the nearest whole numbers agree on all outputs: bool ``(..., batch)``."""
+        _expect_one_place(y=y, targets=targets)
         return (abs(y - targets) < 0.5).all(axis=-1)
 
 
@@ -140,6 +139,36 @@ def _where_finite(value: Any, wide: Any) -> Any:
         return np.where(np.isfinite(value), value, wide).astype(value.dtype)[()]
 
 
+@fused
+def _shifted(xp: Any, logits: Any, largest: Any) -> tuple[Any, Any]:
+    z = logits - largest
+    return z, xp.exp(z)
+
+
+@fused
+def _cross_entropy(
+    xp: Any, z: Any, e: Any, total: Any, labels: Any, classes: Any, batch: int
+) -> tuple[Any, Any]:
+    target = labels == classes
+    log_p = xp.where(target, z - xp.log(total), 0.0)
+    return log_p, (e / total - target) / batch
+
+
+@fused
+def _logistic_loss(xp: Any, logits: Any, targets: Any, batch: int) -> tuple[Any, Any]:
+    size = xp.absolute(logits)
+    weight = xp.where(logits < 0, targets, 1 - targets)
+    wrong_side = xp.where(weight == 0, 0.0, size * weight)  # infinity times 0 would be NaN
+    s = 0.5 * xp.tanh(0.5 * logits) + 0.5
+    return xp.log1p(xp.exp(-size)) + wrong_side, (s - targets) / batch
+
+
+@fused
+def _squared_error(xp: Any, y: Any, targets: Any, factor: float) -> tuple[Any, Any]:
+    error = y - targets
+    return error * error, error * factor
+
+
 def _expect_arrays(**given: Any) -> None:
     """Raise ``TypeError`` for what is no array, ``ValueError`` for a first one without batch axis."""
     for name, a in given.items():
@@ -147,6 +176,19 @@ def _expect_arrays(**given: Any) -> None:
     name, y = next(iter(given.items()))
     checks.expect(y.ndim >= 2, name, "axes (..., batch, classes)", y.shape)
     checks.expect(min(y.shape[-2:]) > 0, name, "at least one row and one output", y.shape)
+    _expect_one_place(**given)
+
+
+def _expect_one_place(**given: Any) -> None:
+    """Raise ``TypeError`` where the second array is not where the first one is, host or device."""
+    (first, y), (name, target) = given.items()
+    here, there = on_device(y), on_device(target)
+    if here and not there:
+        due = f"an array on the device, as {first} is: backend.asarray({name}, dtype)"
+        checks.expect(False, name, due, "one on the host", TypeError)
+    if there and not here:
+        due = f"an array on the host, as {first} is: backend.to_numpy({name})"
+        checks.expect(False, name, due, "one on the device", TypeError)
 
 
 def _expect_range(name: str, a: Any, low: int, high: int) -> None:

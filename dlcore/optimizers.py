@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import checks
+from dlcore.backend import fused
 from dlcore.network import Network, Slot
 
 #: Elements per block on the CPU (64 Ki floats are 256 KiB).
@@ -79,14 +80,13 @@ class Optimizer(checks.Checked):
         ``decay``, lr times weight decay, has one more entry, 0 for the vectors; None means none.
         """
         self.advance()
+        take = self.xp.take
         for block in self.blocks:
-            update = self.direction(block.gradient, *block.state) * self.xp.take(lr, block.rates)
-            if decay is not None:
-                update += self.xp.take(decay, block.decays) * block.theta
-            if block.factor != 1:
-                update = update * block.factor
-            theta = block.theta
-            theta -= update
+            direction = self.direction(block.gradient, *block.state)
+            rates = take(lr, block.rates)
+            decays = None if decay is None else take(decay, block.decays)
+            factor = None if block.factor == 1 else block.factor
+            _descend(self.xp, block.theta, direction, rates, decays, factor)
 
     def advance(self) -> None:
         """Count the step: t is 1 in the first."""
@@ -115,8 +115,7 @@ class Momentum(Optimizer):
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
-        v *= self.momentum
-        v += g
+        _accelerate(self.xp, v, g, self.momentum)
         return v
 
 
@@ -128,7 +127,7 @@ class Nesterov(Momentum):
     """
 
     def direction(self, g: Any, v: Any) -> Any:
-        return self.momentum * super().direction(g, v) + g
+        return _look_ahead(self.xp, super().direction(g, v), g, self.momentum)
 
 
 @dataclass(eq=False)
@@ -143,9 +142,7 @@ class AdaGrad(Optimizer):
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
-        v += g * g
-        self.xp.clip(v, TINY, math.inf, out=v)
-        return g / (self.xp.sqrt(v) + self.epsilon)
+        return _adagrad(self.xp, g, v, self.epsilon)
 
 
 @dataclass(eq=False)
@@ -163,10 +160,7 @@ class RMSProp(Optimizer):
     state = ("v",)
 
     def direction(self, g: Any, v: Any) -> Any:
-        v *= self.beta2
-        v += (1 - self.beta2) * g * g
-        self.xp.clip(v, TINY, math.inf, out=v)
-        return g / (self.xp.sqrt(v) + self.epsilon)
+        return _rmsprop(self.xp, g, v, self.beta2, 1 - self.beta2, self.epsilon)
 
 
 @dataclass(eq=False)
@@ -189,35 +183,21 @@ class Adam(Optimizer):
     state = ("m", "v")
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
-        self.average(g, m, v)
         if not self.bias_correction:
-            return m / (self.xp.sqrt(v) + self.epsilon)
+            return _adam_as_it_is(self.xp, g, m, v, *self.shares(), self.epsilon)
         power = self.power()
-        m_hat = m / ((1 - self.beta1**self.t) / power)
-        root = self.root(v, power)
-        root += self.epsilon * power
-        m_hat /= root
-        return m_hat
+        of_m = (1 - self.beta1**self.t) / power
+        of_v = (1 - self.beta2**self.t) / power**2
+        return _adam(self.xp, g, m, v, *self.shares(), of_m, of_v, self.epsilon * power)
 
     def power(self) -> float:
         r"""Return the power of two p with :math:`p^2 \le 1-\beta_2^t < 4p^2`."""
         _, exponent = math.frexp(1 - self.beta2**self.t)  # 2**exponent is larger, half of it is not
         return 2.0 ** ((exponent - 1) // 2)
 
-    def root(self, v: Any, power: float) -> Any:
-        r"""Return :math:`p \sqrt{\hat v}`; what is divided by is not below 1, so nothing overflows."""
-        v_hat = v / ((1 - self.beta2**self.t) / power**2)
-        return self.xp.sqrt(v_hat, out=v_hat)
-
-    def average(self, g: Any, m: Any, v: Any) -> None:
-        """Update both moments in place."""
-        m *= self.beta1
-        m += (1 - self.beta1) * g
-        v *= self.beta2
-        square = (1 - self.beta2) * g
-        square *= g
-        v += square
-        self.xp.clip(v, TINY, math.inf, out=v)
+    def shares(self) -> tuple[float, float, float, float]:
+        """Return the shares of the old moment and of the new value, of m and of v."""
+        return self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2
 
 
 @dataclass(eq=False)
@@ -255,13 +235,97 @@ class NAdam(Adam):
         self.product: float = before * self.mu(self.t)
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
-        self.average(g, m, v)
         mu, ahead, power = self.mu(self.t), self.mu(self.t + 1), self.power()
-        m_part = power * ahead / (1 - self.product * ahead)
-        g_part = power * (1 - mu) / (1 - self.product)
-        root = self.root(v, power)
-        root += self.epsilon * power
-        return (m_part * m + g_part * g) / root
+        of_m = power * ahead / (1 - self.product * ahead)
+        of_g = power * (1 - mu) / (1 - self.product)
+        of_v = (1 - self.beta2**self.t) / power**2
+        own = of_m, of_g, of_v, self.epsilon * power
+        return _nadam(self.xp, g, m, v, *self.shares(), *own)
+
+
+# One kernel each on a device. ``old`` and ``new`` are the shares of what was and of what comes.
+
+
+@fused
+def _descend(xp: Any, theta: Any, direction: Any, rate: Any, decay: Any, factor: Any) -> None:
+    update = direction * rate
+    if decay is not None:
+        update += decay * theta
+    if factor is not None:
+        update = update * factor
+    theta -= update
+
+
+@fused
+def _accelerate(xp: Any, v: Any, g: Any, momentum: float) -> None:
+    v *= momentum
+    v += g
+
+
+@fused
+def _look_ahead(xp: Any, v: Any, g: Any, momentum: float) -> Any:
+    return momentum * v + g
+
+
+@fused
+def _adagrad(xp: Any, g: Any, v: Any, epsilon: float) -> Any:
+    v += g * g
+    xp.clip(v, TINY, math.inf, out=v)
+    return g / (xp.sqrt(v) + epsilon)
+
+
+@fused
+def _rmsprop(xp: Any, g: Any, v: Any, old: float, new: float, epsilon: float) -> Any:
+    v *= old
+    v += new * g * g
+    xp.clip(v, TINY, math.inf, out=v)
+    return g / (xp.sqrt(v) + epsilon)
+
+
+def _average(
+    xp: Any, g: Any, m: Any, v: Any, old_m: float, new_m: float, old_v: float, new_v: float
+) -> None:
+    """Update both moments of Adam in place."""
+    m *= old_m
+    m += new_m * g
+    v *= old_v
+    square = new_v * g
+    square *= g
+    v += square
+    xp.clip(v, TINY, math.inf, out=v)
+
+
+@fused
+def _adam(
+    xp: Any, g: Any, m: Any, v: Any, old_m: float, new_m: float, old_v: float, new_v: float,
+    of_m: float, of_v: float, epsilon: float,
+) -> Any:  # fmt: skip
+    _average(xp, g, m, v, old_m, new_m, old_v, new_v)
+    m_hat = m / of_m
+    v_hat = v / of_v
+    root = xp.sqrt(v_hat, out=v_hat)  # the rest in place, without further arrays
+    root += epsilon
+    m_hat /= root
+    return m_hat
+
+
+@fused
+def _adam_as_it_is(
+    xp: Any, g: Any, m: Any, v: Any, old_m: float, new_m: float, old_v: float, new_v: float,
+    epsilon: float,
+) -> Any:  # fmt: skip
+    _average(xp, g, m, v, old_m, new_m, old_v, new_v)
+    return m / (xp.sqrt(v) + epsilon)
+
+
+@fused
+def _nadam(
+    xp: Any, g: Any, m: Any, v: Any, old_m: float, new_m: float, old_v: float, new_v: float,
+    of_m: float, of_g: float, of_v: float, epsilon: float,
+) -> Any:  # fmt: skip
+    _average(xp, g, m, v, old_m, new_m, old_v, new_v)
+    m_hat = of_m * m + of_g * g
+    return m_hat / (xp.sqrt(v / of_v) + epsilon)
 
 
 def _factor(network: Network, slot: Slot) -> float:

@@ -1,4 +1,4 @@
-"""Figures: matplotlib only, from labelled results on the host.
+"""Figures: matplotlib only, from labelled results; what lies on a device is copied to the host.
 
 Every function draws on ``ax`` (made if not given) and returns it; it changes neither the data nor
 matplotlib's settings. Bands are 95 % t intervals of the mean over ``seed``, over the values that there
@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from dlcore import checks, host_arrays
+from dlcore.backend import to_host
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -58,6 +59,7 @@ def _with_dims(name: str, data: Any, *dims: str, only: bool = False) -> Any:
     found = set(data.dims)
     fits = found == set(dims) if only else found >= set(dims)
     checks.expect(fits, name, due, tuple(data.dims))
+    data = to_host(data)
     for one in data.data_vars.values() if isinstance(data, xr.Dataset) else [data]:
         host_arrays.real(name, one)
     return data
@@ -69,7 +71,7 @@ def mean_band(values: Any, level: float = 0.95) -> tuple[Any, Any, Any]:
     NaN counts as no value. With one value the mean stands alone, and low and high are NaN; where a value
     is infinite the mean is, too, and has no band.
     """
-    _with_dims("values", values, "seed")
+    values = _with_dims("values", values, "seed")
     checks.real("level", level, 0, 1, "()")
     values = values.astype(np.float64)
     n = values.notnull().sum("seed")
@@ -99,7 +101,7 @@ def bands(
     that are not there or too many, another number of labels, or negative values with ``log``.
     """
     checks.instance("data", data, xr.DataArray, "an xarray.DataArray")
-    _with_dims("data", data, x, "seed", *([hue] if hue else []), only=True)
+    data = _with_dims("data", data, x, "seed", *([hue] if hue else []), only=True)
     groups = data[hue].values if hue else [None]
     if labels and len(labels) != len(groups):
         raise ValueError(f"labels: expected {len(groups)} labels, one per line, got {labels}")
@@ -180,7 +182,7 @@ def lr_sensitivity(
     ``ValueError`` where neither tells, as for an unknown name or for values that were negated, and for
     rates that are not positive. ``options`` go to ``bands``.
     """
-    _with_dims("data", data, "lr", "seed")
+    data = _with_dims("data", data, "lr", "seed")
     better = _better(data, better)
     positive = bool((data["lr"] > 0).all())
     checks.expect(positive, "data", "learning rates > 0 for a logarithmic axis", data["lr"].values)

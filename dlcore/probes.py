@@ -102,7 +102,7 @@ def signals(
     ``delta_rms`` (root mean square of the loss's gradient with respect to z), ``gradient_rms`` (of dW);
     of the activation that follows (NaN where none does): ``mean`` and ``output_variance``,
     ``saturated`` (share of unit outputs with :math:`|\phi'|` < ``saturated_below``), ``dead`` (share of
-    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host arrays. Of
+    units with :math:`\phi' = 0` on the whole batch). ``x`` and ``labels`` are host or device arrays. Of
     images, units are channels, and places count as batch. Raises
     ``ValueError`` for labels without an output, or a network without weights.
 

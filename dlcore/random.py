@@ -91,8 +91,14 @@ class Streams:
         else:
             self.shape, self.seeds = (), (checks.integer("seeds", seeds, 0),)
         self.unique = tuple(dict.fromkeys(self.seeds))
+        #: Generators on a device that are in use, by purpose and place, with the epoch (see ``Noise``).
+        self.running: dict[tuple, tuple[int, Any]] = {}
         self.index = np.array([self.unique.index(s) for s in self.seeds])
         self.index.flags.writeable = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out generators of a device, which cannot be copied."""
+        return vars(self) | {"running": {}}
 
     def draw(self, purpose: str, function: Draw, *index: int) -> np.ndarray:
         """Stack ``function(rng)`` over replicas: shape ``replicas + draw``, one draw per seed."""
@@ -107,8 +113,9 @@ class Noise:
     NumPy: host stream ``(seed, purpose, *index)``, one draw per unique seed: replicas of one seed
     share their noise, and replica r has the bits of its seed alone. Other backends: one generator on
     the device for all replicas, keyed by all seeds, of equal distribution, without copies from the
-    host; CuPy's generators are told apart by 32 bits of that key. All draws are of float32, so that
-    float64 nets have the masks of float32 ones.
+    host; where the last number of ``index``, the epoch, follows that of a ``Noise`` that has drawn, it goes
+    on with its generator. CuPy's generators are told apart by 32 bits of their key. All draws are of
+    float32, so that float64 nets have the masks of float32 ones.
 
     >>> from dlcore import get_backend
     >>> noise = Noise(Streams([4, 7, 4]), get_backend("numpy"), "noise", 0)
@@ -128,7 +135,28 @@ class Noise:
             place = [checks.integer("index", i, 0) for i in index]
             words = _digest("device", streams.seeds, place, purpose)
             state = np.random.SeedSequence(words).generate_state(1, np.uint64)
-            self.generators = [backend.xp.random.default_rng(int(state.item()))]
+            self.seed = int(state.item())
+            self.place, self.number = (purpose, *index[:-1]), (index or (None,))[-1]
+            self.generators = []  # made at the first draw, see _on_device
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out a device's generator, which cannot be copied: a copy begins its noise anew."""
+        return vars(self) | ({} if self.on_host else {"generators": []})
+
+    def _on_device(self) -> Any:
+        """Return the generator of a device: that of the epoch before, where there was one.
+
+        Making one fills the states of 81,920 threads. So the last number of the key, the epoch, may go on
+        with what the one before it drew from; any other, and the first of a run, begins with its own.
+        """
+        if not self.generators:
+            last, generator = self.streams.running.get(self.place, (None, None))
+            if last is None or self.number != last + 1 or self.number < 2:
+                generator = self.backend.xp.random.default_rng(self.seed)
+            self.generators = [generator]
+            if self.number is not None:
+                self.streams.running[self.place] = (self.number, generator)
+        return self.generators[0]
 
     def uniform(self, shape: tuple[int, ...]) -> Any:
         """Return uniform numbers in [0, 1), of the backend's type; ``shape`` begins with the replicas."""
@@ -144,7 +172,7 @@ class Noise:
             expected = ", ".join(map(str, (*self.streams.shape, "...")))
             raise ValueError(f"shape: expected ({expected}), replicas first, got {tuple(shape)}")
         if not self.on_host:
-            draws = getattr(self.generators[0], kind)(shape, dtype=np.float32)
+            draws = getattr(self._on_device(), kind)(shape, dtype=np.float32)
             return draws.astype(self.dtype, copy=False)
         draws = np.empty((len(self.generators), *shape[axes:]), dtype=np.float32)
         for i, generator in enumerate(self.generators):

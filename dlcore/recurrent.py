@@ -7,6 +7,7 @@ import numpy as np
 
 from dlcore import checks, initializers
 from dlcore.activations import Activation, Tanh, made
+from dlcore.backend import fused
 from dlcore.layers import Layer
 
 
@@ -48,8 +49,8 @@ class SimpleRNN(Layer):
         h = self.xp.zeros((*self.W.shape[:-2], x.shape[-3], self.units), dtype=self.W.dtype)
         self.x, self.z, self.h = x, [], [h]
         for t in range(x.shape[-2]):
-            z = x[..., t, :] @ self.W + h @ self.U + self.b
-            h = self.activation.value(z)
+            z = _joined(self.xp, x[..., t, :] @ self.W, h @ self.U, self.b)
+            h = self.activation.kernel("value")(z)
             self.z.append(z)
             self.h.append(h)
         return h
@@ -60,7 +61,7 @@ class SimpleRNN(Layer):
         dh, self.dh, dx = dy.copy(), [], []  # ``dh`` is kept: the caller may change dy
         for t in reversed(range(len(self.z))):
             self.dh.append(dh)
-            dz = dh * self.activation.derivative(self.z[t], self.h[t + 1])
+            dz = self.activation.kernel("chain")(dh, self.z[t], self.h[t + 1])
             self.dW += self.x[..., t, :].mT @ dz
             self.dU += self.h[t].mT @ dz
             self.db += dz.sum(axis=-2, keepdims=True)
@@ -68,3 +69,8 @@ class SimpleRNN(Layer):
             dh = dz @ self.U.mT
         self.dh.reverse()
         return self.xp.stack(dx[::-1], axis=-2) if self.needs_dx else None
+
+
+@fused
+def _joined(xp: Any, from_input: Any, from_state: Any, bias: Any) -> Any:
+    return from_input + from_state + bias

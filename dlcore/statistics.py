@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from dlcore import arithmetic, checks, host_arrays
+from dlcore.backend import description, to_host
 
 ARRIVED = 0.9  # share of runs that must reach the target before a ratio is more than a bound
 CLEAR = 0.25  # margin, in half-widths, that a verdict needs: rounding alone moves a mean by less
@@ -186,7 +187,7 @@ def _ids(name: str, ids: Any, like: Any) -> np.ndarray:
     """Return names of examples as a plain array, in the order of the labels of ``like``."""
     if len(host_arrays.axes_of(ids)) == len(host_arrays.axes_of(like)):
         ids = host_arrays.aligned(name, ids, "correct_a", like)
-    found = np.asarray(ids)
+    found = np.asarray(to_host(ids))
     if found.dtype.kind not in "US":  # a name may be any text; numbers are checked as such
         found = host_arrays.real(name, ids, "names or numbers of examples")
     known = found.dtype.kind != "f" or not np.isnan(found).any()
@@ -428,7 +429,7 @@ def verdict(
         raise ValueError(f"effect: expected a mapping with at least one condition, got {effect!r}")
     checks.integer("comparisons", comparisons, 1)
     level = 1 - 0.05 / max(comparisons, len(conditions))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {description()}"
     common: dict[str, Any] = dict(
         id=id, claim=claim, unit=unit, data=data, size=size,
         machine=machine, threshold=threshold, level=level, arithmetic=arithmetic.describe(),

@@ -142,7 +142,7 @@ def fit(
         network.backend.quiet(),
         interrupts.whole_steps(),
     ):
-        for epoch in _bar(range(int(run.done) + 1, run.length.epochs + 1), progress):
+        for epoch in bar(range(int(run.done) + 1, run.length.epochs + 1), progress):
             before = run.epoch(epoch) if run.active.any() else None
             run.finish(epoch, before)
         if run.watch:
@@ -517,8 +517,8 @@ def _traits(layer: Layer) -> tuple[type, dict[str, Any]]:
     return type(layer), {k: _traits(v) if isinstance(v, Layer) else v for k, v in own.items()}
 
 
-def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
-    """Wrap the epochs into a progress bar on stderr, if one is wanted.
+def bar(steps: Any, progress: bool | None, unit: str = "epoch") -> Iterable[Any]:
+    """Wrap a sequence into a progress bar on stderr, if one is wanted; it counts in ``unit`` (epochs).
 
     By default one is where somebody looks: not in worker threads or processes, not in a pipe.
     """
@@ -527,7 +527,7 @@ def _bar(epochs: range, progress: bool | None) -> Iterable[int]:
         seen = "ipykernel" in type(stream).__module__ or (stream is not None and stream.isatty())
         seen &= os.environ.get("TQDM_DISABLE", "0") in ("", "0")
         progress = seen and threading.current_thread() is threading.main_thread()
-    return tqdm(epochs, unit="epoch", leave=False, disable=False) if progress else epochs
+    return tqdm(steps, unit=unit, leave=False, disable=False) if progress else steps
 
 
 def _check_outputs(network: Network, held: Part, loss: Any) -> None:

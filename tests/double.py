@@ -2,7 +2,8 @@
 
 ``Backend("double", double.xp, dtype)`` runs dlcore on it, and ``with double.count() as c`` counts
 what a GPU would do. Where CuPy would quietly do something slow or undefined (a copy from the host,
-an index out of range, a scatter) it raises. Only what the tables offer exists.
+an index out of range, a scatter) it raises. Only what the tables offer exists. NumPy's functions on
+its arrays go to xp's, as CuPy sends them, and refuse arrays of the host among them.
 
 A signature lists parameters: ``x!`` a device array, ``x~`` a device array or a scalar, ``x*`` a
 sequence of device arrays, ``x`` a host value, ``x+`` a required one, ``*x`` any number; ``?`` makes
@@ -13,6 +14,7 @@ only. test_double.py checks every name and keyword against NumPy and against CuP
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 import types
 from collections import Counter
@@ -51,6 +53,8 @@ KERNELS = {
     "a! indices~ / axis out!?": "take",
     "a! indices! / axis+": "take_along_axis",
     "a! repeats+ / axis": "repeat",
+    "A! reps+ /": "tile",
+    "a! q~ / axis out!? | keepdims method": "quantile",
     "a! pad_width+ / mode | constant_values": "pad",
     "start+ stop step / | dtype": "arange",
     "N+ / M k dtype": "eye",
@@ -74,6 +78,9 @@ VIEWS = {
 # Uninitialised memory costs nothing; nonzero waits for the number of its results.
 FREE = {"shape+ / dtype": "empty", "a! / dtype | shape": "empty_like"}
 SYNCS = {"a! /": "nonzero"}
+# What the host knows of an array.
+TOLD = "ndim shape size"
+COMPARISONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
 # The functions above that are methods too (without their first parameter), and further methods.
 METHODS = """all any max min sum mean prod std var argmax argmin cumsum cumprod argsort sort copy
     clip dot take repeat squeeze swapaxes ravel nonzero"""
@@ -102,6 +109,25 @@ def methods() -> dict[str, tuple[str, str]]:
     """The group and the signature of each method on offer."""
     shared = ((name, functions()[name]) for name in METHODS.split())
     return {name: (g, text.split(" ", 1)[1]) for name, (g, text) in shared} | OWN_METHODS
+
+
+#: What CuPy's ``fuse`` takes: these, operators, and in-place operators.
+ELEMENTWISE = {*_UNARY.split(), *_BINARY.split(), "where", "clip", "astype"}
+_fusing = threading.local()  # .shape: that of the kernel being run, if any
+
+
+_threads = threading.local()  # .stack: devices in use, the current one last
+#: What the machine has: devices, and bytes of memory on each, all free.
+machine = types.SimpleNamespace(devices=1, memory=1 << 30)
+
+
+def current_device() -> int:
+    """The number of this thread's device."""
+    return getattr(_threads, "stack", [0])[-1]
+
+
+def _inside_kernel() -> bool:
+    return getattr(_fusing, "shape", None) is not None
 
 
 class HostTransfer(AssertionError):
@@ -139,6 +165,10 @@ def count(strict: bool = False) -> Iterator[Counts]:
 
 
 def _record(name: str, **events: int) -> None:
+    if _inside_kernel():
+        if name not in ELEMENTWISE:
+            raise TypeError(f"{name}: CuPy cannot fuse it")
+        return  # the kernel counts, once
     with _lock:
         for counts in _active:
             counts.names[name] += 1
@@ -174,7 +204,11 @@ def _unwrap(where: str, kind: str, value: Any) -> Any:
         return tuple(_unwrap(where, "!", v) for v in value)
     if kind in "!~":
         if isinstance(value, DeviceArray):
+            if value.device != current_device():
+                _refuse(where, f"an array of device {current_device()}", value)
             return value._a
+        if isinstance(value, FusedNumber) and kind == "~":
+            return value.value
         if kind == "!" or not _is_scalar(value):
             _refuse(where, "a device array" + " or a scalar" * (kind == "~"), value)
         return value
@@ -240,10 +274,12 @@ def _offer(name: str, function: Callable, text: str, group: str, method: bool = 
 
     def call(*args: Any, **kwargs: Any) -> Any:
         bound, keywords = signature.bind(args[method:], kwargs)
+        if _inside_kernel():
+            _check_fusable(name, args, kwargs)
         if inputs and not any(isinstance(a, DeviceArray) for a in args[:inputs]):
             raise TypeError(f"{name}: expected at least one device array")
         if method:
-            bound.insert(0, args[0]._a)
+            bound.insert(0, _unwrap(name, "!", args[0]))
         with np.errstate(all="ignore"):  # a GPU gives no floating-point warnings
             result = function(*bound, **keywords)
         viewed = group == "view" and np.may_share_memory(result, bound[0])
@@ -257,17 +293,90 @@ def _offer(name: str, function: Callable, text: str, group: str, method: bool = 
     return call
 
 
+def _check_fusable(name: str, args: tuple, kwargs: dict) -> None:
+    """Refuse what CuPy's ``fuse`` refuses, and what it would do otherwise than NumPy."""
+    if name not in ELEMENTWISE:
+        raise TypeError(f"{name}: CuPy cannot fuse it")
+    values = args[1:] if name == "where" else args
+    arrays = [a for a in values if isinstance(a, DeviceArray)]
+    typed = [a for a in values if isinstance(a, np.generic)]
+    if not arrays and not typed:
+        raise TypeError(f"{name}: of numbers alone CuPy's fuse makes half precision")
+    out = kwargs.get("out")
+    if out is not None and out._a.shape != _fusing.shape:
+        raise TypeError(f"{name}: writes to an array smaller than the kernel's {_fusing.shape}")
+
+
+class FusedNumber:
+    """A number given to a fused function: CuPy would compute with two of them in half precision."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __bool__(self) -> bool:
+        raise TypeError("a number given to a fused function is not known when the kernel is made")
+
+
+def _with_number(name: str, reflected: bool) -> Callable:
+    def operation(number: FusedNumber, other: Any) -> Any:
+        if not isinstance(other, DeviceArray):
+            raise TypeError("of two numbers CuPy's fuse makes half precision: pass the result")
+        pair = (other, number) if reflected else (number, other)
+        return getattr(xp, name)(*pair)
+
+    return operation
+
+
+def fuse(*functions: Callable, kernel_name: str | None = None) -> Callable:
+    """Run a function of device arrays, Python numbers and None as one kernel, which counts once."""
+    if not functions:
+        return lambda function: fuse(function, kernel_name=kernel_name)
+    (function,) = functions
+
+    def kernel(*args: Any) -> Any:
+        arrays = [a for a in args if isinstance(a, DeviceArray)]
+        for a in args:
+            known = isinstance(a, (DeviceArray, int, float, type(None)))
+            if not known or isinstance(a, (bool, np.generic)):
+                _refuse("fused function", "device arrays, Python numbers or None", a)
+        if not arrays or _inside_kernel():
+            raise TypeError("fused function: expected a device array, outside of other kernels")
+        plain = [a if isinstance(a, DeviceArray) or a is None else FusedNumber(a) for a in args]
+        _fusing.shape = np.broadcast_shapes(*(a._a.shape for a in arrays))
+        shape = _fusing.shape
+        try:
+            found = function(*plain)
+        finally:
+            _fusing.shape = None
+        _record(kernel_name or function.__name__, calls=1)
+        if isinstance(found, tuple):
+            return tuple(_kernel_output(one, arrays, shape) for one in found)
+        return None if found is None else _kernel_output(found, arrays, shape)
+
+    return kernel
+
+
+def _kernel_output(found: Any, arrays: list[DeviceArray], shape: tuple[int, ...]) -> DeviceArray:
+    """A result of a kernel: an array of its own, of the kernel's shape."""
+    if not isinstance(found, DeviceArray) or any(found is a for a in arrays):
+        _refuse("result of a fused function", "a new array", found)
+    return DeviceArray(np.array(np.broadcast_to(found._a, shape)))
+
+
 class DeviceArray:
     """A duck array on the pretended device; a subclass of ``ndarray`` would leak into NumPy."""
 
-    __slots__ = ("_a",)
-    __array_ufunc__ = None  # NumPy's operators give way, so that ours refuse
+    __slots__ = ("_a", "device")
+    __array_priority__ = 100
     __iter__ = None  # CuPy would give one view per row
     __contains__ = None
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, a: np.ndarray) -> None:
         self._a = a
+        self.device = current_device()
 
     T = property(lambda self: DeviceArray(self._a.T))
     mT = property(lambda self: DeviceArray(self._a.mT))
@@ -285,8 +394,39 @@ class DeviceArray:
     def __array__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Implicit conversion to a NumPy array is not allowed: use .get()")
 
-    def __array_function__(self, function: Callable, *args: Any) -> None:
-        raise TypeError(f"numpy.{function.__name__} of a device array: call xp's")
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Send a ufunc of NumPy's to xp's of the same name, as CuPy does."""
+        given = (*inputs, *kwargs.get("out", ()))
+        known = all(isinstance(x, (DeviceArray, np.ndarray)) or _is_scalar(x) for x in given)
+        offered = vars(xp).get(ufunc.__name__)
+        if method != "__call__" or offered is None or not known:
+            return NotImplemented
+        if "out" in kwargs:
+            (kwargs["out"],) = kwargs["out"]
+        if ufunc.__name__ in COMPARISONS:
+            inputs = tuple(
+                x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs
+            )
+        return offered(*inputs, **kwargs)
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        """Send a function of NumPy's to xp's of the same path, as CuPy does."""
+        path = [*function.__module__.split(".")[1:], function.__name__]
+        try:
+            offered = operator.attrgetter(".".join(path))(xp)
+        except AttributeError:
+            return NotImplemented
+        if any(kind not in (DeviceArray, np.ndarray) for kind in types):
+            return NotImplemented
+        return offered(*args, **kwargs)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """What tells a device array from others; without an address, for there is none."""
+        return {"shape": self.shape, "typestr": self.dtype.str, "version": 3}
+
+    def __format__(self, spec: str) -> str:
+        return format(self.get() if self.ndim else self.item(), spec)
 
     def __imatmul__(self, other: Any) -> None:
         raise TypeError("CuPy has no @=: Python would bind a new array to the name")
@@ -295,6 +435,9 @@ class DeviceArray:
         return xp.asarray, (self.get(),)
 
     def __getitem__(self, index: Any) -> DeviceArray:
+        if _inside_kernel():
+            raise TypeError("inside of CuPy's fuse arrays take no index")
+        index = self._sent(index)
         host, arrays = self._index(index)
         mask = any(a.dtype.kind == "b" for a in arrays)
         if arrays:
@@ -303,6 +446,10 @@ class DeviceArray:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         host, arrays = self._index(index)
+        if [a.dtype.kind for a in arrays] == ["b"] and _is_scalar(value):
+            _record("setitem", calls=1)  # one kernel, which needs no list of places
+            self._a[host] = value
+            return
         if arrays:
             raise TypeError("no assignment at index arrays (undefined at equal indices): xp.where")
         source, target = _unwrap("setitem", "~", value), self._a[host]
@@ -311,6 +458,14 @@ class DeviceArray:
             with np.errstate(all="ignore"):
                 target[...] = source
         # else: x[i] += y ends with assigning x[i] to itself, which CuPy skips too
+
+    def _sent(self, index: Any) -> Any:
+        """Copy host arrays and lists of an index to the device, as CuPy does before it gathers."""
+        parts = index if isinstance(index, tuple) else (index,)
+        return tuple(
+            asarray(np.asarray(part)) if isinstance(part, (np.ndarray, list)) else part
+            for part in parts
+        )
 
     def _index(self, index: Any) -> tuple[tuple, list[np.ndarray]]:
         """NumPy's form of an index, and its arrays; with an ellipsis even one number is a view."""
@@ -332,9 +487,28 @@ def _to_host(name: str) -> Callable:
     return convert
 
 
+def _attribute(name: str) -> property:
+    def value(self: DeviceArray) -> Any:
+        if _inside_kernel() and name not in ("dtype", "ndim"):
+            raise AttributeError(f"inside of CuPy's fuse arrays have no {name}")
+        return getattr(self._a, name)
+
+    return property(value)
+
+
+def _absolute(self: DeviceArray) -> DeviceArray:
+    if _inside_kernel():
+        raise TypeError("CuPy's fuse has no abs(x): use xp.absolute(x)")
+    return xp.absolute(self)
+
+
 def _fill_device_array(offered: dict[str, Callable]) -> None:
     for special, name in (OPERATORS | PLAIN).items():
         setattr(DeviceArray, f"__{special}__", offered[name])
+        if name not in ("negative", "absolute", "invert", "matmul"):
+            setattr(FusedNumber, f"__{special}__", _with_number(name, False))
+            setattr(FusedNumber, f"__r{special}__", _with_number(name, True))
+    DeviceArray.__abs__ = _absolute
     for special, name in OPERATORS.items():
         setattr(DeviceArray, f"__r{special}__", lambda b, a, f=offered[name]: f(a, b))
         if special != "matmul":  # CuPy has no @=
@@ -345,14 +519,18 @@ def _fill_device_array(offered: dict[str, Callable]) -> None:
     for name, (group, text) in methods().items():
         setattr(DeviceArray, name, _offer(name, getattr(np.ndarray, name), text, group, True))
     for name in ATTRIBUTES.split():
-        setattr(DeviceArray, name, property(lambda self, name=name: getattr(self._a, name)))
+        setattr(DeviceArray, name, _attribute(name))
 
 
 class Generator:
     """The part of ``cupy.random.Generator`` that NumPy's has too, with the same arguments."""
 
     def __init__(self, seed: Any = None) -> None:
+        _record("default_rng")
         self._rng = np.random.default_rng(seed)
+
+    def __reduce__(self) -> None:
+        raise TypeError("generators of CuPy can be neither copied nor pickled")
 
     def random(self, size: Any = None, dtype: Any = np.float64) -> DeviceArray:
         _record("random", calls=1)
@@ -363,9 +541,33 @@ class Generator:
         return _wrap(self._rng.standard_normal(size, dtype))
 
 
-def _device(device: int = 0) -> types.SimpleNamespace:
-    """A device or its stream: all that one can do here is wait for it."""
+class Device:
+    """One of ``devices`` devices, each thread's own inside a ``with`` block; the first by default."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.id = current_device() if number is None else number
+        if not 0 <= self.id < machine.devices:
+            raise RuntimeError(f"cudaErrorInvalidDevice: {self.id}")
+
+    def __enter__(self) -> Device:
+        _threads.stack = [*getattr(_threads, "stack", [0]), self.id]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _threads.stack = _threads.stack[:-1]
+
+    def synchronize(self) -> None:
+        _record("synchronize", syncs=1)
+
+
+def _stream() -> types.SimpleNamespace:
+    """The current stream: all that one can do here is wait for it."""
     return types.SimpleNamespace(synchronize=lambda: _record("synchronize", syncs=1))
+
+
+def _pool() -> types.SimpleNamespace:
+    """The memory pool, which holds nothing unused."""
+    return types.SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: None)
 
 
 def asarray(a: Any, dtype: Any = None) -> DeviceArray:
@@ -395,9 +597,16 @@ def _make_xp() -> types.ModuleType:
     }
     _fill_device_array(flat)
     flat |= {name: getattr(np, name) for name in CONSTANTS.split()}
+    flat |= {name: lambda a, name=name: getattr(a, name) for name in TOLD.split()}
+    flat["__version__"] = "14.0.0"
     flat |= {"ndarray": DeviceArray, "asarray": asarray, "asnumpy": DeviceArray.get}
+    flat["fuse"] = fuse
     flat |= {"is_available": lambda: True, "cuda.is_available": lambda: True}
-    flat |= {"cuda.Device": _device, "cuda.get_current_stream": _device}
+    flat |= {"cuda.Device": Device, "cuda.get_current_stream": _stream}
+    flat["cuda.runtime.getDeviceCount"] = lambda: machine.devices
+    flat["cuda.runtime.getDeviceProperties"] = lambda device: {"name": b"Double"}
+    flat["cuda.runtime.memGetInfo"] = lambda: (machine.memory, machine.memory)
+    flat["get_default_memory_pool"] = _pool
     flat |= {"random.default_rng": Generator, "random.Generator": Generator}
     flat["may_share_memory"] = lambda a, b: np.may_share_memory(a._a, b._a)
     # Home by home, the deepest first: lib.stride_tricks.NAME goes into lib.stride_tricks.
@@ -409,3 +618,6 @@ def _make_xp() -> types.ModuleType:
 
 
 xp = _make_xp()
+# An array's module is found by the home of its type, as ``cupy`` by ``cupy.ndarray``.
+DeviceArray.__module__ = "device_double"
+sys.modules["device_double"] = xp

@@ -1137,6 +1137,8 @@ NO_ROW = {
         ("training.on_backend", "called through fit and evaluate"),
         ("training.check", "called through sweep; what it raises is what fit raises"),
         ("backend.one_blas_thread", "called through fit, which has the row of blas_threads"),
+        ("backend.on_device backend.to_host backend.array_module", "any value will do"),
+        ("backend.fuse backend.fused", "wrap dlcore's own functions"),
         ("host_arrays.axes_of", "takes anything"),
         ("observing.copies observing.unchanged observing.keep_new", "called by dlcore only"),
         ("datasets.full", "needs the network; its rows are in test_datasets.py"),

@@ -22,8 +22,8 @@ SOURCES = sorted((Path(__file__).parents[1] / "dlcore").glob("*.py"))
 # Here all arrays are the host's, for good: reading data, theory, statistics and figures.
 # fmt: off
 HOST_MODULES = [
-    "__init__", "checks", "datasets", "experiments", "host_arrays", "meanfield", "plots", "schedules",
-    "statistics",
+    "__init__", "checks", "datasets", "experiments", "host_arrays", "meanfield", "packing", "plots",
+    "schedules", "statistics",
 ]
 # fmt: on
 # In all others, an array that is not np's may be on the device, with a replica axis in front:
@@ -40,6 +40,7 @@ ALLOWED = {
 CUPY_KWARGS = {
     "einsum": {"dtype", "optimize"},
     "pad": {"constant_values", "end_values", "reflect_type", "stat_length"},
+    "fuse": {"kernel_name"},
     "meshgrid": {"copy", "indexing", "sparse"},
 }
 
@@ -108,7 +109,8 @@ def parameters(callable_: object, name: str = "") -> Parameters:
         given = list(inspect.signature(callable_).parameters.values())
     except (TypeError, ValueError):
         line = (callable_.__doc__ or "").strip().split("\n")[0]
-        return _parameters_of_line(line)
+        found = _parameters_of_line(line)
+        return found._replace(keywords=found.keywords | CUPY_KWARGS.get(name, set()))
     kinds = {kind: [p.name for p in given if p.kind is kind] for kind in inspect._ParameterKind}
     kind = inspect.Parameter
     positional = kinds[kind.POSITIONAL_ONLY] + kinds[kind.POSITIONAL_OR_KEYWORD]

@@ -66,6 +66,7 @@ CASES = {
     "pad": [((X, ((0, 0), (1, 1), (2, 0))), {"mode": "constant", "constant_values": 3})],
     "prod": [((X,), {"axis": -1})],
     "ravel": [((X,), {}), ((X.mT,), {})],
+    "quantile": [((X, 0.3), {"axis": -1}), ((X, 0.5), {"axis": -2, "keepdims": True})],
     "repeat": [((X, 2), {"axis": -1})],
     "reshape": [((X, (2, -1)), {}), ((X.mT, (2, 12)), {})],
     "sort": [((X,), {"axis": -1})],
@@ -77,6 +78,7 @@ CASES = {
     "take": [((X, INDEX), {"axis": -2}), ((X, 1), {"axis": -1})],
     "take_along_axis": [((X, INDEX[:, None]), {"axis": -1})],
     "tensordot": [((X[0], Y[0]), {"axes": ([0, 1], [0, 1])})],
+    "tile": [((X, (3, 1, 1)), {}), ((X, 2), {})],
     "transpose": [((X,), {}), ((X,), {"axes": (0, 2, 1)})],
     "var": [((X, -1), {"ddof": 1, "keepdims": True})],
     "where": [((MASK, X, 0.0), {}), ((MASK, 1, Y), {})],
@@ -291,10 +293,21 @@ one, three = xp.asarray(np.float32(1)), xp.asarray(np.array(3))
 BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor eq ne lt le gt ge"
 INPLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor imatmul"
 REFUSED = {
-    "NumPy's ufunc": lambda: np.exp(x),
-    "NumPy's function": lambda: np.sum(x),
-    "NumPy's stack": lambda: np.stack([x, x]),
-    "np.ndim": lambda: np.ndim(x),
+    "NumPy's ufunc of both": lambda: np.add(x, Y),
+    "NumPy's ufunc, host first": lambda: np.add(Y, x),
+    "NumPy's ufunc of a list": lambda: np.add(x, [1.0]),
+    "NumPy's reduce": lambda: np.maximum.reduce(x),
+    "NumPy's reduce of a list": lambda: np.maximum.reduce([x, x]),
+    "NumPy's outer": lambda: np.add.outer(x, x),
+    "NumPy's where": lambda: np.add(x, x, where=mask),
+    "NumPy's ufunc that CuPy lacks": lambda: np.vecdot(x, x),
+    "NumPy's function that is not on offer": lambda: np.histogram(x),
+    "NumPy's function of both": lambda: np.where(MASK, x, x),
+    "NumPy's stack of both": lambda: np.stack([x, X]),
+    "host == device": lambda: np.equal(X, x),
+    "device == host": lambda: x == X,
+    "host < device": lambda: np.less(X, x),
+    "NumPy's average of a list": lambda: np.mean([x, x]),
     "NumPy's out": lambda: np.exp(X, out=x),
     "__array__": lambda: np.asarray(x),
     "array of device arrays": lambda: np.array([x, x]),
@@ -323,15 +336,12 @@ REFUSED = {
     "device array as shape": lambda: xp.zeros(one),
     "device array in a shape": lambda: x.reshape(three, -1),
     "device array as axis": lambda: x.sum(one),
-    "host index": lambda: x[INDEX],
-    "host mask": lambda: x[MASK],
-    "list as index": lambda: x[[0, 1]],
     "bool as index": lambda: x[True],
-    "host index among slices": lambda: x[:, np.array([0])],
     "device number in a slice": lambda: x[:three],
     "range": lambda: range(three),
     "scatter": lambda: x.__setitem__(index[0], 0.0),
-    "scatter by a mask": lambda: x.__setitem__(mask, 0.0),
+    "scatter of an array by a mask": lambda: x.__setitem__(mask, one),
+    "scatter by a host mask": lambda: x.__setitem__(MASK, 0.0),
     "scatter by host indices": lambda: x.__setitem__(INDEX[0], 0.0),
     "assignment of a host array": lambda: x.__setitem__(..., Y),
     "assignment of a list": lambda: x.__setitem__((0, 0), [1.0] * 4),
@@ -413,6 +423,50 @@ def test_an_error_names_function_argument_and_type():
         xp.errstate(all="ignore")
 
 
+# NumPy's functions, which CuPy takes over ---------------------------------------------------------
+
+DISPATCHED = {
+    "exp": (lambda a: np.exp(a), "exp"),
+    "two": (lambda a: np.add(a, a), "add"),
+    "scalar first": (lambda a: np.multiply(np.float64(2), a), "multiply"),
+    "scalar's operator": (lambda a: np.float32(2) * a, "multiply"),
+    "matmul": (lambda a: np.matmul(a, a.mT), "matmul"),
+    "comparison with a host number": (lambda a: np.less(np.array(0.5), a), "less"),
+    "sum": (lambda a: np.sum(a, axis=-1), "sum"),
+    "concatenate": (lambda a: np.concatenate([a, a], axis=-1), "concatenate"),
+    "stack": (lambda a: np.stack([a, a]), "stack"),
+    "tile": (lambda a: np.tile(a, (2, 1, 1)), "tile"),
+    "quantile": (lambda a: np.quantile(a, 0.25, axis=-1), "quantile"),
+    "where": (lambda a: np.where(a > 0.5, a, 0.0), "where"),
+    "zeros_like": (lambda a: np.zeros_like(a), "zeros_like"),
+}
+
+
+@pytest.mark.parametrize(("run", "name"), DISPATCHED.values(), ids=DISPATCHED)
+def test_numpys_functions_run_on_the_device(run, name):
+    with double.count(strict=True) as c:
+        found = run(x)
+    assert name in c.names
+    assert_equal(found, run(X))
+
+
+def test_numpys_functions_write_to_the_device():
+    out = xp.empty(X.shape, "float32")
+    assert np.exp(x, out=out) is out
+    assert_equal(out, np.exp(X))
+
+
+def test_what_numpy_tells_of_a_device_array():
+    assert (np.ndim(x), np.shape(x), np.size(x)) == (3, X.shape, X.size)
+    assert f"{xp.asarray(np.float32(0.5)):.3f}" == "0.500"
+
+
+def test_a_mask_takes_one_number():
+    y = copy.deepcopy(x)
+    y[mask] = 0.25
+    assert_equal(y, np.where(MASK, np.float32(0.25), X))
+
+
 # Counts ------------------------------------------------------------------------------------------
 
 COUNTED = {
@@ -440,6 +494,15 @@ COUNTED = {
     "repr": (lambda: repr(x), {}),
     "random": (lambda: xp.random.default_rng(0).random((2, 3)), {"calls": 1}),
     "mask": (lambda: x[mask], {"calls": 1, "syncs": 1}),
+    "assignment at a mask": (lambda: copy.deepcopy(x).__setitem__(mask, 0.5), {"calls": 2}),
+    "host index": (lambda: x[INDEX % 2], {"calls": 1, "to_device": 1}),
+    "host index among slices": (lambda: x[:, np.array([0])], {"calls": 1, "to_device": 1}),
+    "list as index": (lambda: x[[0, 1]], {"calls": 1, "to_device": 1}),
+    "host mask": (lambda: x[MASK], {"calls": 1, "syncs": 1, "to_device": 1}),
+    "NumPy's ufunc": (lambda: np.exp(x), {"calls": 1}),
+    "NumPy's function": (lambda: np.sum(x), {"calls": 1}),
+    "np.ndim": (lambda: np.ndim(x), {}),
+    "format": (lambda: f"{one:.1f}", {"syncs": 1, "to_host": 1}),
     "nonzero": (lambda: mask.nonzero(), {"calls": 1, "syncs": 1}),
     "stream": (lambda: xp.cuda.get_current_stream().synchronize(), {"syncs": 1}),
     "device": (lambda: xp.cuda.Device(0).synchronize(), {"syncs": 1}),
