@@ -8,7 +8,6 @@ pip is told to keep every version that is installed.
 import importlib
 import importlib.metadata
 import importlib.util
-import math
 import os
 import re
 import shutil
@@ -91,24 +90,6 @@ def place():
     if "BINDER_SERVICE_HOST" in os.environ or "BINDER_REPO_URL" in os.environ:
         return "Binder"
     return ""
-
-
-def cores():
-    """Return how many cores this process may use: containers often have fewer than their machine."""
-    if hasattr(os, "sched_getaffinity"):
-        limits = [len(os.sched_getaffinity(0))]
-    else:
-        limits = [os.cpu_count() or 1]
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        limits.append(int(quota) / int(period))
-    except (OSError, ValueError):  # no such file, or "max": no limit
-        pass
-    limit = os.environ.get("CPU_LIMIT", "")  # which JupyterHub sets, and Binder
-    if re.fullmatch(r"\d+(\.\d+)?", limit) and float(limit) > 0:
-        limits.append(float(limit))
-    return max(1, math.ceil(min(limits)))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -244,10 +225,12 @@ def start(size, source, takes):
     where = place()
     install(source, where)
     name, why = backend(where)
+    from dlcore import machine  # there only now
+
     usual = "quick" if where else "full"
     size = size or os.environ.get("DLCORE_SIZE") or usual
     os.environ["DLCORE_SIZE"] = size
-    count = cores()
+    count = machine.cores()
     version = importlib.metadata.version("dlcore")
     kind = {"numpy": "NumPy", "cupy": "CuPy"}[name]
     print(f"dlcore {version}, {where or 'this machine'}: {kind} computes ({why}); cores: {count}.")

@@ -51,8 +51,8 @@ FAULTS = (
     Fault(
         "wrong labels in a tenth of the data",
         "dlcore/datasets.py",
-        'f"y_{part}": labels}',
-        'f"y_{part}": (labels + (np.arange(len(labels)) % 100 < 10)) % len(table)}',
+        'table, how), f"y_{part}": labels}',
+        'table, how), f"y_{part}": (labels + (np.arange(len(labels)) % 100 < 10)) % len(table)}',
         "07-regularization",
     ),
 )

@@ -37,7 +37,10 @@ def _per_class(name: str, value: Any, classes: int, least: int = 0) -> int:
 
 
 def _key(seed: Any, purpose: int, name: str = "seed") -> np.random.SeedSequence:
-    return seed_sequence(name, seed, purpose)
+    """Return the key of a draw. Larger seeds are refused: the ids of their examples would not fit."""
+    number = checks.integer(name, seed, 0)
+    checks.expect(number < 2**32, name, "an integer in 0…4294967295", number)
+    return seed_sequence(name, number, purpose)
 
 
 def _read_json(file: str) -> Any:

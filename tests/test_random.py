@@ -116,10 +116,14 @@ def test_data_sets_have_a_stream_for_each_seed_and_purpose():
     assert len(found) == len(keys)
     old = np.random.default_rng(np.random.SeedSequence([5, 3]))
     assert digest(np.random.default_rng(seed_sequence("seed", 5, 3))) == digest(old)
-    large = [
-        mnist1d(seed, train=10, valid=0, test=0).x_train.tobytes() for seed in (0, 2**32, 2**33)
-    ]
-    assert len(set(large)) == 3
+    seeds = (0, 1, 2**32 - 1)
+    drawn = [mnist1d(seed, train=10, valid=0, test=0) for seed in seeds]
+    assert len({data.x_train.tobytes() for data in drawn}) == len(seeds)
+    assert len({int(data.train_ids[0]) for data in drawn}) == len(seeds)
+    with pytest.raises(
+        ValueError, match="seed: expected an integer in 0…4294967295, got 4294967296"
+    ):
+        mnist1d(2**32, train=10, valid=0, test=0)
 
 
 def test_device_keys_tell_index_and_seeds_apart():
