@@ -190,6 +190,10 @@ def test_another_python_counts_only_where_it_was_asked_for(
     monkeypatch.setattr(environment, "this_python", lambda: ["3.99", "/opt/new"])
     assert ensure() == (0, [])
     assert capsys.readouterr().out.count("anew") == 0
+    # What is added to it, or brought up to date, leaves it an environment of its own Python.
+    assert ensure("test") == (0, ["test"])
+    assert ensure("test") == (0, [])
+    assert capsys.readouterr().out.count("anew") == 0
     ensure(asked=True)
     assert "has another Python (3." in capsys.readouterr().out
 

@@ -248,12 +248,12 @@ def read_record(folder):
     return record if whole and len(record["python"]) == 2 else nothing
 
 
-def write_record(folder, finished):
+def write_record(folder, python, finished):
     """Write down who this is, whole or not at all, and which kinds are complete: {kind: digest}."""
     record = {
         "folder": os.path.realpath(folder),
         "book": str(ROOT),
-        "python": this_python(),
+        "python": python,
         "finished": finished,
     }
     new = folder / f".{RECORD}.{os.getpid()}"
@@ -354,7 +354,7 @@ def create(folder, name):
         ) from None
     say(f"Making the virtual environment {name}")
     empty(folder)
-    write_record(folder, {})
+    write_record(folder, this_python(), {})
     # Not the Python of an environment that the reader has activated, but the one below it.
     base = getattr(sys, "_base_executable", sys.executable)
     run([base, "-m", "venv", folder], clean_environ())
@@ -371,17 +371,18 @@ def empty(folder):
 
 def fill(folder, name, kind):
     """Install what is missing for a kind. The record says "half-made" as long as that goes on."""
-    before = read_record(folder)["finished"]
-    write_record(folder, {})
+    before = read_record(folder)
+    python = before["python"]  # the environment's own, which need not be the one that runs this
+    write_record(folder, python, {})
     say(f"Installing {KINDS[kind].what} into {name}")
     try:
         KINDS[kind].fill(folder)
     except subprocess.CalledProcessError:
         # It has ended by itself, and both uv and pip fetch everything before they change anything.
-        write_record(folder, before)
+        write_record(folder, python, before["finished"])
         raise
     # An older part of the same environment has been brought up to date along with this one.
-    write_record(folder, {made: digest(made) for made in (kind, *KINDS[kind].contains)})
+    write_record(folder, python, {made: digest(made) for made in (kind, *KINDS[kind].contains)})
 
 
 def ensure(kind, name, asked):
