@@ -409,7 +409,8 @@ def larger_kind(kind, finished):
     >>> larger_kind("book", {"book": "1", "test": "2"}), larger_kind("test", {"book": "1"})
     ('test', 'test')
     """
-    return next((other for other in finished if kind in KINDS[other].contains), kind)
+    larger = [other for other in KINDS if other in finished and kind in KINDS[other].contains]
+    return larger[0] if larger else kind
 
 
 @contextlib.contextmanager
