@@ -149,7 +149,7 @@ def test_an_interrupted_one_is_made_anew(environment, ensure, monkeypatch, capsy
     [
         ({"python": ["3.10", "/usr"]}, "a Python that no longer runs (3.10, from /usr)"),
         ({"folder": "/elsewhere/.venv"}, "made in another place (/elsewhere/.venv)"),
-        ({"book": "/elsewhere"}, "belongs to another copy of the book (/elsewhere)"),
+        ({"book": "/elsewhere"}, "belongs to a book that is no longer there (/elsewhere)"),
         ({"finished": None}, "left half-made"),
         ({"python": None, "finished": {}}, "left half-made"),
     ],
@@ -163,7 +163,18 @@ def test_what_no_longer_fits_is_made_anew(environment, ensure, capsys, changes, 
 
 
 @pytest.mark.usefixtures("quick_venv")
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\0\0"])
+def test_one_that_two_trees_share_stays_with_the_first(environment, ensure, capsys, tmp_path):
+    ensure()
+    (tmp_path / "pyproject.toml").touch()
+    change_record(environment, book=str(tmp_path))
+    assert ensure() == (1, [])
+    assert f".venv is in use by the book in {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "pyproject.toml").unlink()
+    assert ensure() == (0, ["book"])
+
+
+@pytest.mark.usefixtures("quick_venv")
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\0\0", '{"python": "3.11"}'])
 def test_a_damaged_record_counts_as_half_made(environment, ensure, capsys, text):
     ensure()
     Path(".venv", environment.RECORD).write_text(text)
@@ -178,6 +189,10 @@ def test_another_python_counts_only_where_it_was_asked_for(
     ensure()
     monkeypatch.setattr(environment, "this_python", lambda: ["3.99", "/opt/new"])
     assert ensure() == (0, [])
+    assert capsys.readouterr().out.count("anew") == 0
+    # What is added to it, or brought up to date, leaves it an environment of its own Python.
+    assert ensure("test") == (0, ["test"])
+    assert ensure("test") == (0, [])
     assert capsys.readouterr().out.count("anew") == 0
     ensure(asked=True)
     assert "has another Python (3." in capsys.readouterr().out
@@ -226,7 +241,7 @@ def test_one_from_an_earlier_edition_is_made_anew(ensure, capsys, stamp):
 def test_a_readers_own_is_taken_where_nothing_is_in_it(ensure, capsys, packages):
     venv(".venv", *packages)
     assert ensure() == (0, ["book"])
-    assert "has nothing in it but pip: it is made anew" in capsys.readouterr().out
+    assert "was made elsewhere, and nothing is in it: it is made anew" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("packages", [("numpy",), ("pip", "pip_tools"), ("setuptools_scm",)])

@@ -236,20 +236,24 @@ def pip_settings(listing):
 
 
 def read_record(folder):
-    """Return what the record says; {} where there is none, or where it can't be read."""
+    """Return what the record says; one that is missing or damaged says that nothing is finished."""
+    nothing = {"folder": "", "book": "", "python": ["", ""], "finished": {}}
     try:
         record = json.loads((folder / RECORD).read_text("utf-8"))
     except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return nothing
+    whole = isinstance(record, dict) and all(
+        isinstance(record.get(name), type(value)) for name, value in nothing.items()
+    )
+    return record if whole and len(record["python"]) == 2 else nothing
 
 
-def write_record(folder, finished):
+def write_record(folder, python, finished):
     """Write down who this is, whole or not at all, and which kinds are complete: {kind: digest}."""
     record = {
         "folder": os.path.realpath(folder),
         "book": str(ROOT),
-        "python": this_python(),
+        "python": python,
         "finished": finished,
     }
     new = folder / f".{RECORD}.{os.getpid()}"
@@ -279,18 +283,19 @@ def is_untouched(folder):
 
 
 def fault(folder, asked):
-    """Return why an environment of ours has to be made anew, "" where it can stay."""
-    record = read_record(folder)
-    finished = record.get("finished")
-    version, base = record.get("python") or ("", "")
+    """Return why an environment has to be made anew, "" where it can stay."""
+    if not is_ours(folder):
+        return "was made elsewhere, and nothing is in it"
     if not (folder / RECORD).exists():
-        return "comes from an earlier edition" if is_ours(folder) else "has nothing in it but pip"
-    if not finished:
+        return "comes from an earlier edition"
+    record = read_record(folder)
+    version, base = record["python"]
+    if not record["finished"]:
         return "was left half-made"
-    if record.get("folder") != os.path.realpath(folder):
-        return f"was made in another place ({record.get('folder')})"
-    if record.get("book") != str(ROOT):
-        return f"belongs to another copy of the book ({record.get('book')})"
+    if record["folder"] != os.path.realpath(folder):
+        return f"was made in another place ({record['folder']})"
+    if record["book"] != str(ROOT):
+        return f"belongs to a book that is no longer there ({record['book']})"
     if asked and [version, base] != this_python():
         return f"has another Python ({version}, from {base})"
     if found_python(folder) != version:
@@ -331,6 +336,10 @@ def check_that_it_may_change(folder, name):
         raise Refusal(
             f"{name} was not made by this Makefile, and there is something in it: {choose}."
         )
+    record = read_record(folder)
+    others = record["folder"] == os.path.realpath(folder) and record["book"] != str(ROOT)
+    if others and (Path(record["book"]) / "pyproject.toml").exists():
+        raise Refusal(f"{name} is in use by the book in {record['book']}: {choose}.")
 
 
 def create(folder, name):
@@ -345,7 +354,7 @@ def create(folder, name):
         ) from None
     say(f"Making the virtual environment {name}")
     empty(folder)
-    write_record(folder, {})
+    write_record(folder, this_python(), {})
     # Not the Python of an environment that the reader has activated, but the one below it.
     base = getattr(sys, "_base_executable", sys.executable)
     run([base, "-m", "venv", folder], clean_environ())
@@ -362,17 +371,18 @@ def empty(folder):
 
 def fill(folder, name, kind):
     """Install what is missing for a kind. The record says "half-made" as long as that goes on."""
-    before = read_record(folder).get("finished", {})
-    write_record(folder, {})
+    before = read_record(folder)
+    python = before["python"]  # the environment's own, which need not be the one that runs this
+    write_record(folder, python, {})
     say(f"Installing {KINDS[kind].what} into {name}")
     try:
         KINDS[kind].fill(folder)
     except subprocess.CalledProcessError:
         # It has ended by itself, and both uv and pip fetch everything before they change anything.
-        write_record(folder, before)
+        write_record(folder, python, before["finished"])
         raise
     # An older part of the same environment has been brought up to date along with this one.
-    write_record(folder, {made: digest(made) for made in (kind, *KINDS[kind].contains)})
+    write_record(folder, python, {made: digest(made) for made in (kind, *KINDS[kind].contains)})
 
 
 def ensure(kind, name, asked):
@@ -387,7 +397,7 @@ def ensure(kind, name, asked):
             if any(folder.iterdir()):
                 say(f"{name} {reason}: it is made anew.")
             create(folder, name)
-        finished = read_record(folder).get("finished", {})
+        finished = read_record(folder)["finished"]
         largest = larger_kind(kind, finished)
         if finished.get(kind) != digest(kind) or finished.get(largest) != digest(largest):
             fill(folder, name, largest)
@@ -399,7 +409,8 @@ def larger_kind(kind, finished):
     >>> larger_kind("book", {"book": "1", "test": "2"}), larger_kind("test", {"book": "1"})
     ('test', 'test')
     """
-    return next((other for other in finished if kind in KINDS[other].contains), kind)
+    larger = [other for other in KINDS if other in finished and kind in KINDS[other].contains]
+    return larger[0] if larger else kind
 
 
 @contextlib.contextmanager
