@@ -8,6 +8,8 @@ import contextlib
 import math
 from typing import Any
 
+import numpy as np
+
 from dlcore import checks
 from dlcore.layers import Layer
 
@@ -143,14 +145,15 @@ class GELU(Activation):
     """
 
     c = math.sqrt(2 / math.pi)
-    #: From here on the tangent is 1 to the last bit, and cubes of what is much larger overflow.
+    #: From here on the tangent is 1 to the last bit, and squares of what is much larger overflow.
     far = 100.0
 
+    @np.errstate(over="ignore")  # the tangent of an infinite cube is 1
     def _t(self, z: Any) -> Any:
         return self.xp.tanh(self.c * (z + 0.044715 * z * z * z))
 
     def value(self, z: Any) -> Any:
-        return 0.5 * z * (1 + self._t(self.xp.clip(z, -self.far, self.far)))
+        return 0.5 * z * (1 + self._t(z))
 
     def derivative(self, z: Any, a: Any) -> Any:
         z = self.xp.clip(z, -self.far, self.far)
