@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from dlcore import checks
 from dlcore.backend import fuse
 from dlcore.layers import Layer
@@ -184,14 +186,15 @@ class GELU(Activation):
     fusable = True
 
     c = math.sqrt(2 / math.pi)
-    #: From here on the tangent is 1 to the last bit, and cubes of what is much larger overflow.
+    #: From here on the tangent is 1 to the last bit, and squares of what is much larger overflow.
     far = 100.0
 
+    @np.errstate(over="ignore")  # the tangent of an infinite cube is 1
     def _t(self, z: Any) -> Any:
         return self.xp.tanh(self.c * (z + 0.044715 * z * z * z))
 
     def value(self, z: Any) -> Any:
-        return 0.5 * z * (1 + self._t(self.xp.clip(z, -self.far, self.far)))
+        return 0.5 * z * (1 + self._t(z))
 
     def derivative(self, z: Any, a: Any) -> Any:
         z = self.xp.clip(z, -self.far, self.far)

@@ -10,6 +10,7 @@ The mean squared gradient of one layer is :math:`\chi` times that of the layer a
 Schoenholz et al. 2017). Host floats only.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -30,8 +31,9 @@ def expectation(function: Callable[[np.ndarray], np.ndarray], q: float) -> float
     Raises ``ValueError`` unless ``q`` >= 0.
     """
     checks.function("function", function)
-    values = function(np.sqrt(checks.real("q", q, 0)) * _Z)
-    return float(_WEIGHT @ host_arrays.real("function", values, "real values"))
+    with np.errstate(over="ignore"):  # infinite, then
+        values = function(np.sqrt(checks.real("q", q, 0)) * _Z)
+        return float(_WEIGHT @ host_arrays.real("function", values, "real values"))
 
 
 def _instance(given: Activation | type[Activation]) -> Activation:
@@ -45,14 +47,19 @@ def variance(activation: Activation, q: float, sigma_w: float, sigma_b: float = 
     """
     phi, b = _instance(activation), checks.real("sigma_b", sigma_b, 0)
     squared = expectation(lambda z: phi.value(z) ** 2, q)
-    return checks.real("sigma_w", sigma_w, 0) ** 2 * squared + b**2
+    return _square(checks.real("sigma_w", sigma_w, 0)) * squared + _square(b)
 
 
 def chi(activation: Activation, q: float, sigma_w: float) -> float:
     r"""Return :math:`\chi = \sigma_w^2 E[\phi'(\sqrt q z)^2]`, the factor on mean squared gradients."""
     phi = _instance(activation)
     squared = expectation(lambda z: (1.0 * phi.derivative(z, phi.value(z))) ** 2, q)
-    return checks.real("sigma_w", sigma_w, 0) ** 2 * squared
+    return _square(checks.real("sigma_w", sigma_w, 0)) * squared
+
+
+def _square(number: float) -> float:
+    """Return the square; infinity where it does not fit, for which Python would raise."""
+    return number**2 if number < 1e154 else math.inf
 
 
 def variances(
@@ -60,9 +67,10 @@ def variances(
 ) -> np.ndarray:
     """Return variances ``(depth,)`` of the pre-activations of layers 1 … depth, from the first's.
 
-    ``sigma_w`` and ``sigma_b`` (default 0) as in ``variance``.
+    ``sigma_w`` and ``sigma_b`` (default 0) as in ``variance``. From an infinite one on all are infinite.
     """
     q = [checks.real("first", first, 0)]
     while len(q) < checks.integer("depth", depth, 1):
-        q.append(variance(activation, q[-1], sigma_w, sigma_b))
+        finite = math.isfinite(q[-1])
+        q.append(variance(activation, q[-1], sigma_w, sigma_b) if finite else math.inf)
     return np.array(q)

@@ -88,3 +88,11 @@ def test_theory_composes():
         found.append(q)
     theory = meanfield.variances(phi, 1.5**2, depth, 1.5)
     np.testing.assert_allclose(np.mean(found, axis=0), theory, rtol=0.03)
+
+
+@pytest.mark.parametrize(("sigma_w", "first"), [(1e200, 1.0), (3.0, 1e307), (1e100, 1e200)])
+def test_variances_that_do_not_fit_are_infinite(sigma_w, first):
+    found = meanfield.variances(dl.ReLU, first, 5, sigma_w)
+    assert found[0] == first
+    assert np.isinf(found[-1])
+    assert meanfield.chi(dl.ReLU, 1.0, 1e200) == np.inf
