@@ -191,6 +191,13 @@ def test_a_permit_is_withdrawn_in_other_processes_of_this_machine(monkeypatch):
     interrupts.check()
 
 
+def test_what_is_raised_can_be_sent_back():
+    """What a pool cannot read breaks it for good."""
+    sent = pickle.loads(pickle.dumps(interrupts.Stopped()))
+    assert type(sent) is interrupts.Stopped
+    assert str(sent) == str(interrupts.Stopped())
+
+
 def test_a_look_costs_next_to_nothing():
     """Ten thousand looks, of which one or two ask the disk."""
     asked, exists = [], os.path.exists
