@@ -22,11 +22,17 @@ from typing import Any
 PAUSE = 0.1
 
 
-class Stopped(Exception):
-    """Raised in a run of a sweep that is to end because another one failed, or was interrupted."""
+_ENDED = "the sweep that this run belongs to has ended"
 
-    def __init__(self) -> None:
-        super().__init__("the sweep that this run belongs to has ended")
+
+class Stopped(Exception):
+    """Raised in a run of a sweep that is to end because another one failed, or was interrupted.
+
+    ``reason`` is its text (by default that the sweep has ended); it can be pickled, as a pool needs.
+    """
+
+    def __init__(self, reason: str = _ENDED) -> None:
+        super().__init__(reason)
 
 
 class Permit:

@@ -143,8 +143,16 @@ def test_what_has_ended_is_kept(tmp_path, monkeypatch):
 
     run = dict(FOREVER, seeds=1, depth=[1, 2, 3], checkpoint=dl.Checkpoint(tmp_path, seconds=0))
     run["epochs"] = {"one": 1, "many": 10**5}
-    pressed(lambda: dl.sweep(blueprint, small.blobs(), **run), after=2.0)
-    results = [p for p in tmp_path.glob("*.npz") if not p.name.endswith(".fit.npz")]
+
+    def kept():
+        return [p for p in tmp_path.glob("*.npz") if not p.name.endswith(".fit.npz")]
+
+    def first():
+        while not kept():
+            time.sleep(0.01)
+
+    pressed_after(first, lambda: dl.sweep(blueprint, small.blobs(), **run))
+    results = kept()
     assert 1 <= len(results) <= 3
     count = len(made)
     found = dl.sweep(blueprint, small.blobs(), **run | dict(epochs={"one": 1}))
@@ -189,6 +197,13 @@ def test_a_permit_is_withdrawn_in_other_processes_of_this_machine(monkeypatch):
     with interrupts.permitted(sent), pytest.raises(interrupts.Stopped):
         interrupts.check()
     interrupts.check()
+
+
+def test_what_is_raised_can_be_sent_back():
+    """What a pool cannot read breaks it for good."""
+    sent = pickle.loads(pickle.dumps(interrupts.Stopped()))
+    assert type(sent) is interrupts.Stopped
+    assert str(sent) == str(interrupts.Stopped())
 
 
 def test_a_look_costs_next_to_nothing():
