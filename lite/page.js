@@ -24,8 +24,8 @@
     body[data-jp-theme-light="false"] .jp-RenderedImage img { filter: invert(0.9) hue-rotate(180deg); }
     .edition { position: fixed; inset: auto 0 0 0; z-index: 10000; padding: 0.5rem 1rem; display: flex; gap: 1rem;
       background: #fff8d6; color: #222; font: 14px sans-serif; border-top: 1px solid #a80; }
-    .edition a { color: #00477a; text-decoration: underline; }
-    .edition button { margin-left: auto; font: inherit; }
+    .edition a { color: #00477a !important; text-decoration: underline !important; }
+    .edition button { margin-left: auto; font: inherit; color: inherit; background: #fff; border: 1px solid #a80; }
     @media print { .edition { display: none; } }`;
   document.head.append(style);
 
