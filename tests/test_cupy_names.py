@@ -22,8 +22,8 @@ SOURCES = sorted((Path(__file__).parents[1] / "dlcore").glob("*.py"))
 # Here all arrays are the host's, for good: reading data, theory, statistics and figures.
 # fmt: off
 HOST_MODULES = [
-    "__init__", "checks", "datasets", "experiments", "host_arrays", "meanfield", "packing", "plots", "schedules",
-    "statistics",
+    "__init__", "checks", "datasets", "experiments", "host_arrays", "meanfield", "packing", "plots",
+    "schedules", "statistics",
 ]
 # fmt: on
 # In all others, an array that is not np's may be on the device, with a replica axis in front:
