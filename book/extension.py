@@ -19,8 +19,8 @@ LEDGER_MARK = "<!-- verdicts -->"
 # The order in which data flow; a module that is not named here comes after these.
 API_ORDER = [
     "datasets", "experiments", "packing", "training", "batches", "network", "checkpoints", "storage",
-    "transfer", "folding", "layers", "recurrent", "convolution", "activations", "initializers", "losses", "optimizers",
-    "schedules", "regularizers", "augmentation", "probes", "meanfield", "statistics", "plots",
+    "transfer", "folding", "layers", "recurrent", "convolution", "activations", "initializers", "losses",
+    "optimizers", "schedules", "regularizers", "augmentation", "probes", "meanfield", "statistics", "plots",
     "gradcheck", "random", "backend", "machine", "checks",
 ]  # fmt: skip
 
