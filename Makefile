@@ -1,5 +1,6 @@
 # The book and its package. `make help` lists what can be made.
-# Everything is installed into .venv inside this folder, from the hashed locks; nothing else on the machine changes.
+# Everything is installed into .venv inside this folder, from the hashed locks; nothing else on the machine changes
+# (but for the caches of pip and uv).
 
 PYTHON      ?= python3
 VENV        ?= .venv
@@ -16,18 +17,24 @@ SITE  := _build/html
 NBVAL := $(BIN)/python -m pytest -c pyproject.toml --nbval --nbval-current-env \
          --nbval-sanitize-with book/sanitize.cfg -p no:cacheprovider
 # One lock, resolved in one go; the book's part of it is written out a second time, so that a reader installs less.
-COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate \
-           --custom-compile-command "make lock" pyproject.toml --group build
-PIP := -m pip install --quiet --disable-pip-version-check
+# --no-strip-extras: older pips ask for coverage[toml], and do not find it under the name of coverage.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-strip-extras \
+           --custom-compile-command "make lock"
 
 # The same kernel for everyone, and no progress bars in stored outputs.
 export JUPYTER_PREFER_ENV_PATH = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export TQDM_DISABLE = 1
 
+# What a notebook's terminal or other work leaves in the environment would choose other drawing or other modules.
+# Without bytecode (some containers forbid to write it) each of a hundred processes would compile all packages again.
+unexport MPLBACKEND PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pdf lite test unit nbval notebooks quick serve lint format lock parity test-site test-launch test-lite newest lowest bench clean distclean
+# FORCE is not a file either: whoever depends on it is always made.
+.PHONY: FORCE help book pdf lite test check unit nbval replicate planted notebooks quick serve lint format lock parity \
+        test-site test-launch test-launch-newest test-lite newest lowest bench clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -35,56 +42,40 @@ help: ## list the targets
 # -----------------------------------------------------------------------------------------------
 # Environments
 
-# $(call new_venv,FOLDER): a virtual environment, or a message that says what is missing.
-define new_venv
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+# tools/environment.py decides: it makes an environment, brings it up to date, makes it anew where it no longer fits
+# (another Python, moved, copied, half-made), or leaves it alone, which takes a tenth of a second and no network.
+# `make PYTHON=...` counts as asked for; the default python3 does not, so that it changes no environment.
+ASKED := $(if $(filter command environment,$(firstword $(origin PYTHON))),--asked)
+
+# $(call environment,KIND,FOLDER). Where python3 is too old, the Python that an environment was made with does as well.
+define environment
+@new_enough() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+python='$(PYTHON)'; \
+new_enough "$$python" || { python='$(2)/bin/python'; test -z '$(ASKED)' && new_enough "$$python"; } || { \
   echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that. Say which one to use: make PYTHON=python3.12 ..."; \
-  exit 1; }
-@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-  echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
-@test -x $(1)/bin/python && $(1)/bin/python -c '' 2>/dev/null || { \
-  echo "Making the virtual environment $(1)"; $(PYTHON) -m venv --clear $(1); }
+  exit 1; }; \
+"$$python" tools/environment.py $(1) '$(2)' $(ASKED)
 endef
 
-$(VENV)/.book: requirements-book.txt pyproject.toml
-	$(call new_venv,$(VENV))
-	@echo "Installing what the book needs into $(VENV) (about a minute the first time)"
-	@$(BIN)/python $(PIP) --require-hashes -r requirements-book.txt
-	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --editable .
-	@touch $@
+FORCE:
 
-$(VENV)/.test: requirements.txt $(VENV)/.book
-	@echo "Installing what the tests need into $(VENV) (about a minute the first time)"
-	@$(BIN)/python $(PIP) --require-hashes -r requirements.txt
-	@touch $@
+$(VENV)/.book: FORCE
+	$(call environment,book,$(VENV))
 
-$(VENV_PARITY)/.parity: pyproject.toml
-	$(call new_venv,$(VENV_PARITY))
-	@echo "Installing PyTorch into $(VENV_PARITY)"
-	@$(VENV_PARITY)/bin/python $(PIP) --editable '.[parity]'
-	@touch $@
+$(VENV)/.test: FORCE
+	$(call environment,test,$(VENV))
 
-$(VENV_BENCH)/.bench: pyproject.toml
-	$(call new_venv,$(VENV_BENCH))
-	@echo "Installing PyTorch, JAX and scikit-learn into $(VENV_BENCH)"
-	@$(VENV_BENCH)/bin/python $(PIP) --editable '.[bench]'
-	@touch $@
+$(VENV_PARITY)/.parity: FORCE
+	$(call environment,parity,$(VENV_PARITY))
 
-$(VENV_LITE)/.lite: lite/requirements.txt lite/wheels.txt
-	$(call new_venv,$(VENV_LITE))
-	@echo "Installing JupyterLite, and wheels for the browser, into $(VENV_LITE)"
-	@$(VENV_LITE)/bin/python $(PIP) -r lite/requirements.txt
-	@rm -rf $(VENV_LITE)/wheels
-	@$(VENV_LITE)/bin/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
-	  --only-binary=:all: --dest $(VENV_LITE)/wheels -r lite/wheels.txt
-	@touch $@
+$(VENV_BENCH)/.bench: FORCE
+	$(call environment,bench,$(VENV_BENCH))
 
-# Chromium itself comes from the system's packages.
-$(VENV_SITE)/.site: browser/requirements.txt
-	$(call new_venv,$(VENV_SITE))
-	@echo "Installing what the browser tests need into $(VENV_SITE)"
-	@$(VENV_SITE)/bin/python $(PIP) -r browser/requirements.txt
-	@touch $@
+$(VENV_LITE)/.lite: FORCE
+	$(call environment,lite,$(VENV_LITE))
+
+$(VENV_SITE)/.site: FORCE
+	$(call environment,site,$(VENV_SITE))
 
 # -----------------------------------------------------------------------------------------------
 # The book
@@ -118,13 +109,33 @@ quick: $(VENV)/.test ## run all notebooks at quick size, to see that they run; n
 
 test: unit nbval ## dlcore's tests with coverage, then each notebook against its stored outputs
 
-unit: $(VENV)/.test ## dlcore's tests and doctests, with coverage
-	$(BIN)/python -m pytest --cov=dlcore --cov-report=term --cov-fail-under=97
+# A process for each core, at most eight; WORKERS=0 for one only (and for pytest's --pdb).
+WORKERS  ?= auto
+PARALLEL := --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
+# Python 3.12 and newer can tell coverage about each line only once.
+MEASURE  := COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
-# One notebook at a time: each uses all cores, and two at once would distort each other's timings.
+# What it leaves out: tests marked slow (five seconds) or thorough (processes, drawn examples, memory, benchmark), doctests
+# of book/, coverage, the chapters' runs, the site, PyTorch.
+check: lint ## one minute: formatting, types, the stored notebooks, the fast tests (NAME=training: only those named so)
+	$(BIN)/python -m book.notebooks check chapters/*.ipynb
+	$(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow and not thorough' tests dlcore $(if $(NAME),-k '$(NAME)')
+
+unit: $(VENV)/.test ## dlcore's tests and doctests, with coverage
+	$(MEASURE) $(BIN)/python -m pytest $(PARALLEL) --cov=dlcore --cov-report=term --cov-fail-under=97
+
+# One notebook at a time: each uses all cores, and two at once would distort each other's timings. The kernels run in
+# canonical arithmetic where the machine can do that; DLCORE_ARITHMETIC=nehalem shows what another processor would do.
 nbval: $(VENV)/.test ## run each notebook and compare with its stored outputs
 	@set -e; for notebook in $(wildcard chapters/*.ipynb); do \
 	  echo "$(NBVAL) $$notebook"; $(NBVAL) --durations=3 $$notebook; done
+
+# Hours: three more runs of all chapters. ONLY=03-activations takes one; what nbval has run is not run again.
+replicate: $(VENV)/.test ## run the book in other arithmetics and with other seeds, and store which words stood
+	$(BIN)/python -m book.replicate $(if $(ONLY),--only $(ONLY))
+
+planted: $(VENV)/.test ## plant faults in copies of the book and see that nbval finds each, in three arithmetics
+	$(BIN)/python -m book.planted
 
 # Only if there is something to compare: PyTorch is large.
 parity: $(if $(wildcard parity/*.py),$(VENV_PARITY)/.parity) ## compare dlcore with PyTorch, in an environment of its own
@@ -139,8 +150,14 @@ test-lite: $(VENV)/.test $(VENV_SITE)/.site ## run all chapters in Chromium (PYO
 	$(if $(PYODIDE),DLCORE_SIZE=quick $(BIN)/python -m book.lite native)
 	PYODIDE=$(PYODIDE) $(VENV_SITE)/bin/python -m pytest -c pyproject.toml --rootdir . -rs -s browser/test_lite.py
 
-test-launch: $(VENV)/.book ## run a chapter as Colab would: a fresh environment, dlcore from this commit
+# In the package sets of Colab, Kaggle and Binder (tests/places): all chapters on Colab's newest, one on the others.
+# Then from the repository at this commit, as the launch buttons do.
+test-launch: $(VENV)/.test ## run chapters as Colab, Kaggle and Binder would, in their package sets
+	$(BIN)/python -m book.places run
 	MAKER=$(abspath $(BIN))/python PYTHON=$(PYTHON) tests/launch_from_scratch.sh
+
+test-launch-newest: $(VENV)/.test ## run one chapter in the package set of Colab's newest runtime
+	$(BIN)/python -m book.places run colab
 
 # In environments of their own, at quick size: with the newest releases, and with the lowest that pyproject.toml allows.
 # Old releases deprecate what newer ones of others do (matplotlib 3.8 with today's pyparsing): no error here.
@@ -168,12 +185,14 @@ format: $(VENV)/.test ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/.test ## resolve the locks anew (LOCK=--upgrade takes newer releases)
-	$(COMPILE) $(LOCK) --extra book --extra test --extra dev --output-file requirements.txt
-	$(COMPILE) --extra book --constraint requirements.txt --output-file requirements-book.txt
+	$(COMPILE) $(LOCK) --constraint constraints.txt pyproject.toml --group build --extra book --extra test --extra dev --output-file requirements.txt
+	$(COMPILE) --constraint requirements.txt pyproject.toml --group build --extra book --output-file requirements-book.txt
+	echo uv | $(COMPILE) --constraint requirements.txt --output-file requirements-uv.txt -
 
 clean: ## remove the built site and caches
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environments
-	rm -rf $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE) $(VENV_LITE) .venv-newest .venv-lowest
+	@$(PYTHON) tools/environment.py remove $(VENV) $(VENV_PARITY) $(VENV_BENCH) $(VENV_SITE) $(VENV_LITE)
+	rm -rf .venv-newest .venv-lowest

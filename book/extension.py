@@ -18,10 +18,10 @@ API_MARK = "<!-- modules of dlcore -->"
 LEDGER_MARK = "<!-- verdicts -->"
 # The order in which data flow; a module that is not named here comes after these.
 API_ORDER = [
-    "datasets", "experiments", "packing", "training", "batches", "network", "checkpoints", "storage",
-    "transfer", "folding", "layers", "recurrent", "convolution", "activations", "initializers", "losses",
-    "optimizers", "schedules", "regularizers", "augmentation", "probes", "meanfield", "statistics", "plots",
-    "gradcheck", "random", "backend", "machine", "checks",
+    "datasets", "experiments", "packing", "training", "batches", "network", "checkpoints",
+    "storage", "transfer", "folding", "layers", "recurrent", "convolution", "activations",
+    "initializers", "losses", "optimizers", "schedules", "regularizers", "augmentation", "probes",
+    "meanfield", "statistics", "plots", "gradcheck", "random", "backend", "machine", "checks",
 ]  # fmt: skip
 
 
@@ -50,7 +50,9 @@ def add_lite(app, pagename, templatename, context, doctree):
     """Add the button that runs a chapter in the browser, if the JupyterLite is built (`make lite`)."""
     if (Path(app.srcdir) / f"{pagename}.ipynb").exists() and (about := lite.made(Path(app.srcdir))):
         root = context["pathto"]("lite", 1).removesuffix("lite")
-        context["header_buttons"].insert(0, lite.button(root, pagename, about["megabytes"]))
+        folder, _, name = pagename.rpartition("/")
+        path = f"{folder}/{about['names'][f'{name}.ipynb']}"
+        context["header_buttons"].insert(0, lite.button(root, path, about["megabytes"]))
 
 
 def copy_lite(app, exception):
@@ -71,14 +73,14 @@ def add_book(app, pagename, templatename, context, doctree):
 
 
 def copy_downloads(app, exception):
-    """Put the printed book into the site, and notebooks that install dlcore where it is missing."""
+    """Put the printed book into the site, and notebooks that read well elsewhere and install dlcore."""
     if exception or app.builder.name != "html":
         return
     if pdf.PDF.exists():
         shutil.copy(pdf.PDF, Path(app.outdir) / pdf.NAME)
-    where = launch.source(app.srcdir)
-    for path in Path(app.srcdir).glob("chapters/*.ipynb") if where else ():
-        nb = launch.with_install(nbformat.read(path, as_version=4), where)
+    where, site = launch.source(app.srcdir), launch.site_address(app.srcdir)
+    for path in Path(app.srcdir).glob("chapters/*.ipynb"):
+        nb = launch.launched(nbformat.read(path, as_version=4), path.stem, where, site)
         nbformat.write(nb, Path(app.outdir) / "_sources/chapters" / path.name)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import html
+import json
 import posixpath
 import re
 from functools import cached_property
@@ -10,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pydata_sphinx_theme
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, Comment, Tag
 
 FROM, TO = "<!-- previews -->", "<!-- end of previews -->"
 OLD = re.compile(f"{FROM}.*?{TO}", re.DOTALL)
@@ -21,6 +23,18 @@ ICON = re.compile(
     r'(?P<quote>"?)(?P<name>[\w-]+)(?P=quote):\[\d+,\d+,\[(?P<aliases>[^\]]*)\],"[0-9a-f]+",'
     r'(?:"[^"]*"|\["[^"]*"(?:,"[^"]*")*\])\],?'
 )
+BLOCKS = {
+    "p",
+    "div",
+    "li",
+    "dt",
+    "dd",
+    "pre",
+    "td",
+    "th",
+    "figcaption",
+    *(f"h{i}" for i in range(1, 7)),
+}
 BACK = re.compile(r'<a class="viewcode-back" href="([^"]+)">\[docs\]</a>')
 
 # What Sphinx, its extensions and the theme write that axe-core refuses, and what it should be.
@@ -84,6 +98,7 @@ def finish(app, exception):
         found = "" if page.name.startswith("_modules/") else previews(page, pages)
         block = f'{FROM}<template class="previews">{found}</template>{TO}' if found else ""
         page.path.write_text(page.text.replace("</body>", block + "</body>"), "utf-8")
+    (root / "_static/excerpts.js").write_text(excerpts(pages), "utf-8")
     scripts = root / "_static/scripts"
     icons = scripts / "fontawesome.js"
     used = icons_used(page.text for page in pages.values())
@@ -125,8 +140,8 @@ def excerpt(target: Tag) -> str:
         text = target.find_next_sibling("dd")
         first = text.find("p") if text else None
         label = "code" if "sig" in kinds else "strong"
-        head = re.sub(r"\s*(\[source\])?#?$", "", " ".join(target.get_text().split()))
-        head = head.replace("<", "&lt;")
+        head = signature(target) if "sig" in kinds else target.get_text()
+        head = re.sub(r"\s*#?$", "", " ".join(head.split())).replace("<", "&lt;")
         parts = [f"<p><{label}>{head}</{label}></p>", clean(first) if first else ""]
     elif str(target["id"]).startswith("ledger-"):
         parts = [clean(item, inside=True) if (item := target.find_parent("li")) else ""]
@@ -143,6 +158,31 @@ def excerpt(target: Tag) -> str:
     return "".join(parts)
 
 
+def signature(target: Tag) -> str:
+    """Return a function's name and the names of its parameters: types and defaults are on its page.
+
+    >>> parameter = '<em class="sig-param"><span class="n">net</span>: Network</em>'
+    >>> text = f'<dt><span class="descname">fit</span>({parameter})</dt>'
+    >>> signature(BeautifulSoup(text, "html.parser").dt)
+    'fit(net)'
+    """
+    name = "".join(
+        part.get_text() for part in target.select(".property, .sig-prename, .sig-name, .descname")
+    )
+    parameters = target.select(".sig-param")
+    if not parameters and not target.select(".sig-paren"):
+        return name
+    return f"{name}({', '.join(_parameter(one) for one in parameters)})"
+
+
+def _parameter(tag: Tag) -> str:
+    """The name of a parameter, with its stars."""
+    stars = tag.find("span", class_="o", recursive=False)
+    mark = stars.get_text() if stars and set(stars.get_text()) == {"*"} else ""
+    named = tag.find("span", class_="n", recursive=False)
+    return mark + (named.get_text() if named else "")
+
+
 def clean(tag: Tag, inside: bool = False) -> str:
     """Return a copy's HTML; links become text, ids and marks of headings go."""
     tag = copy.copy(tag)
@@ -156,7 +196,7 @@ def clean(tag: Tag, inside: bool = False) -> str:
     return (tag.decode_contents() if inside else str(tag)).strip()
 
 
-def relative(html: str, there: str, here: str) -> str:
+def relative(shown: str, there: str, here: str) -> str:
     """Return HTML whose images are found from the page ``here`` instead of from ``there``.
 
     >>> relative('<img src="../_images/a.png"/>', "chapters/a.html", "intro.html")
@@ -167,7 +207,45 @@ def relative(html: str, there: str, here: str) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(there), match[1]))
         return f' src="{posixpath.relpath(path, posixpath.dirname(here) or ".")}"'
 
-    return re.sub(r' src="([^":]+)"', move, html)
+    return re.sub(r' src="([^":]+)"', move, shown)
+
+
+# --------------------------------------------------------------------------------------------------
+# Texts for the search in a folder
+
+
+def excerpts(pages: dict[str, Page]) -> str:
+    """Return a script with the texts of all pages: in a folder, no page can be fetched."""
+    texts = {
+        name: bare(page.soup.find("article"))
+        for name, page in pages.items()
+        if not name.startswith("_modules/") and page.soup.find("article") is not None
+    }
+    return f"window.bookTexts = {json.dumps(texts, ensure_ascii=False)};\n"
+
+
+def bare(tag: Tag) -> str:
+    """Return the text of a page, with its sections and nothing else of its HTML.
+
+    >>> text = '<section id="a"><h1>T<a class="headerlink">#</a></h1><p>1 &lt; 2</p></section>'
+    >>> bare(BeautifulSoup(f"<article>{text}</article>", "html.parser").article)
+    '<section id="a">T 1 &lt; 2</section>'
+    """
+    parts: list[str] = []
+    for child in tag.children:
+        if isinstance(child, Comment):
+            continue
+        if not isinstance(child, Tag):
+            parts.append(html.escape(str(child), quote=False))
+        elif child.name in ("script", "style", "template") or "headerlink" in child.get(
+            "class", ()
+        ):
+            continue
+        elif child.name == "section":
+            parts.append(f'<section id="{child.get("id", "")}">{bare(child)}</section>')
+        else:
+            parts.append(bare(child) + (" " if child.name in BLOCKS else ""))
+    return re.sub(r"\s+", " ", "".join(parts)).replace(" </section>", "</section>").strip()
 
 
 # --------------------------------------------------------------------------------------------------

@@ -25,11 +25,18 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from book import copies
+
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ROOT / "lite"
 BUILD = ROOT / "_build/lite"
 SITE, MADE = BUILD / "site", BUILD / "made.json"
 LOCK = "pyodide-lock.json"
+# A script of ours on JupyterLite's pages, and the list of names that it reads.
+PAGE, EDITIONS = "page.js", "editions.json"
+APPS = ("notebooks", "lab")
+# What links to the book's site begin with in the copies; the script puts the site's address in its place.
+SITE_MARK = "https://site.invalid/"
 KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
 CELL_ID = "in-the-browser"
 CELL = """\
@@ -179,14 +186,50 @@ def with_start(nb: Any, megabytes: int) -> Any:
     return made
 
 
-def write_notebooks(folder: Path, megabytes: int) -> None:
-    """Write all chapters, with one cell more."""
+def write_notebooks(folder: Path, megabytes: int, root: Path = ROOT) -> None:
+    """Write all chapters under the names of their editions, with one cell more, and links that lead on."""
     import nbformat
 
     folder.mkdir(parents=True, exist_ok=True)
-    for path in chapters():
-        nb = with_start(nbformat.read(path, as_version=4), megabytes)
-        nbformat.write(nb, folder / path.name)
+    names = editions(root)
+    for path in chapters(root):
+        nb = nbformat.read(path, as_version=4)
+        copy = copies.readable(nb, path.stem, SITE_MARK, names)
+        nbformat.write(with_start(copy, megabytes), folder / names[path.name])
+
+
+def editions(root: Path = ROOT) -> dict[str, str]:
+    """Return the name of each chapter's copy, which holds a digest of what is in it.
+
+    A browser keeps what a reader has saved, by its name, and shows that before what the server has. So a
+    chapter that has changed needs another name: the reader sees it, and keeps the changed copy beside it.
+    """
+    return {path.name: f"{path.stem}-{edition(path)}.ipynb" for path in chapters(root)}
+
+
+def edition(path: Path) -> str:
+    """Return eight hexadecimal digits that stand for what a chapter's copy says."""
+    import nbformat
+
+    copy = copies.readable(nbformat.read(path, as_version=4), path.stem, SITE_MARK)
+    return hashlib.sha256((nbformat.writes(copy) + CELL).encode()).hexdigest()[:8]
+
+
+def add_page_script(site: Path, root: Path = ROOT) -> None:
+    """Put our script on JupyterLite's pages, and beside them the names of the chapters as they are now."""
+    shutil.copy(SETTINGS / PAGE, site / PAGE)
+    names = {
+        f"chapters/{name.removesuffix('.ipynb')}": f"chapters/{copy}"
+        for name, copy in editions(root).items()
+    }
+    (site / EDITIONS).write_text(json.dumps(names, indent=1), "utf-8")
+    for app in APPS:
+        page = site / app / "index.html"
+        text = page.read_text("utf-8")
+        if "</head>" not in text:
+            raise LiteError(f"JupyterLite's {app}/index.html has no head to put {PAGE} into")
+        script = f'<script src="../{PAGE}" defer></script></head>'
+        page.write_text(text.replace("</head>", script, 1), "utf-8")
 
 
 def chapters(root: Path = ROOT) -> list[Path]:
@@ -243,16 +286,23 @@ def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
         "--no-sourcemaps",
         "--no-unused-shared-packages",
     ]
-    command += ["--apps", "notebooks", "--apps", "lab"]
+    for app in APPS:
+        command += ["--apps", app]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     if done.returncode:
         raise LiteError(f"JupyterLite was not built:\n{done.stdout}\n{done.stderr}")
+    add_page_script(SITE)
     static = SITE / "static"
     static.mkdir(exist_ok=True)
     shutil.copy(SETTINGS / LOCK, static)
     if pyodide:
         shutil.move(BUILD / "pyodide", static / "pyodide")
-    about = {"inputs": inputs(), "megabytes": size, "local": bool(pyodide)}
+    about = {
+        "inputs": inputs(),
+        "megabytes": size,
+        "local": bool(pyodide),
+        "names": editions(),
+    }
     MADE.write_text(json.dumps(about), "utf-8")
     return about
 
@@ -260,7 +310,8 @@ def build(jupyter: Path, wheels: Path, pyodide: Path | None) -> dict[str, Any]:
 def inputs(root: Path = ROOT) -> str:
     """Digest of what goes into the JupyterLite of the book in a folder."""
     digest = hashlib.sha256()
-    for place in (*chapters(root), root / "dlcore", root / "lite", root / "book/lite.py"):
+    makers = (root / "book/lite.py", root / "book/copies.py")
+    for place in (*chapters(root), root / "dlcore", root / "lite", *makers):
         for path in (place, *sorted(place.rglob("*"))):
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
@@ -280,11 +331,11 @@ def made(root: Path = ROOT) -> dict[str, Any] | None:
     return about if about["inputs"] == inputs(root) else None
 
 
-def button(root: str, page: str, size: int) -> dict[str, str]:
-    """Return the button that opens a chapter in the browser.
+def button(root: str, path: str, size: int) -> dict[str, str]:
+    """Return the button that opens the copy of a chapter in the browser.
 
-    >>> button("../", "chapters/01-gradients", 60)["url"]
-    '../lite/notebooks/index.html?path=chapters/01-gradients.ipynb'
+    >>> button("../", "chapters/01-gradients-0123abcd.ipynb", 60)["url"]
+    '../lite/notebooks/index.html?path=chapters/01-gradients-0123abcd.ipynb'
     """
     return {
         "type": "link",
@@ -292,7 +343,7 @@ def button(root: str, page: str, size: int) -> dict[str, str]:
         "icon": "fas fa-play",
         "text": f"Run here {size} MB",
         "tooltip": f"Run this chapter in your browser: downloads about {size} MB",
-        "url": f"{root}lite/notebooks/index.html?path={page}.ipynb",
+        "url": f"{root}lite/notebooks/index.html?path={path}",
     }
 
 

@@ -44,8 +44,8 @@ FAULTS = (
     Fault(
         "batch norm without its mean",
         "dlcore/layers.py",
-        "self.x_hat = rows - mean",
-        "self.x_hat = rows - 0 * mean",
+        "    x_hat = rows - mean\n",
+        "    x_hat = rows - 0 * mean\n",
         "04-batch-normalization",
     ),
     Fault(

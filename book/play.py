@@ -18,11 +18,14 @@ DASHES = ("-", (0, (7, 3)), (0, (2, 3)), (0, (9, 3, 2, 3)), (0, (12, 4)), (0, (4
 
 
 class Explorable(SphinxDirective):
-    """A numbered figure ``play-NAME`` with a caption; its data follow for the script."""
+    """A numbered figure ``play-NAME`` with a caption; its data follow for the script.
+
+    ``from`` names figures of chapters: below them stands a link to this one (``book.reading``).
+    """
 
     required_arguments = 1
     has_content = True
-    option_spec = {"alt": directives.unchanged_required}
+    option_spec = {"alt": directives.unchanged_required, "from": directives.unchanged_required}
 
     def run(self):
         """Return the figure and its data."""

@@ -20,6 +20,7 @@ from book import ledger
 from book.launch import git
 
 GLOSSARY_PAGE = "chapters/appendix/glossary"
+EXPLORABLES_PAGE = "chapters/appendix/explorables"
 LEDGER_PAGE = "chapters/appendix/ledger"
 API_PAGE = "chapters/appendix/api"
 # Too common in their everyday sense to be linked wherever they come first.
@@ -92,10 +93,21 @@ def link_terms(app, doctree):
     app.env.note_dependency(str(glossary))
     targets = terms(glossary.read_text("utf-8"))
     pattern, seen = _term_pattern(tuple(targets)), set()
+    _explain(doctree, pattern, targets)
     for paragraph in list(doctree.findall(nodes.paragraph)):
         for text in list(paragraph.findall(nodes.Text)):
             if not _inside(text, (*CLOSED, addnodes.pending_xref), paragraph):
                 _link_terms_in(app, text, pattern, targets, seen)
+
+
+def _explain(doctree, pattern, targets):
+    """Let prose that links a term to the API page lead to the glossary: a word is asked for, not a call."""
+    for link in doctree.findall(addnodes.pending_xref):
+        said = link.astext()
+        match = pattern.fullmatch(said)
+        names_a_call = any(isinstance(node, nodes.literal) for node in link.findall())
+        if match and not names_a_call and (link.get("reftarget") or "").startswith("dlcore."):
+            link["reftarget"] = targets[match[1].lower().replace("ization", "isation")]
 
 
 def _link_terms_in(app, text, pattern, targets, seen):
@@ -156,6 +168,34 @@ def resolve_figures(app, doctree, docname):
         if "stored-figure" in link:
             chapter, name = link["stored-figure"]
             link["refuri"] = f"{app.builder.get_relative_uri(docname, chapter)}#{name}"
+
+
+def explorables_from(text: str) -> dict[str, list[str]]:
+    """Return ``figure -> explorables`` for the page of the explorables: which of them it leads to.
+
+    >>> explorables_from("```{explorable} flow\\n:from: fig-a fig-b\\n")
+    {'fig-a': ['flow'], 'fig-b': ['flow']}
+    """
+    found: dict[str, list[str]] = {}
+    for name, figures in re.findall(r"\{explorable\} (\S+)\n:from: (.+)", text):
+        for figure in figures.split():
+            found.setdefault(figure, []).append(name)
+    return found
+
+
+def link_explorables(app, doctree):
+    """Put a link to an explorable below each figure of a chapter that it belongs to."""
+    page = Path(app.srcdir) / f"{EXPLORABLES_PAGE}.md"
+    if not _is_chapter(app.env.docname) or not page.exists():
+        return
+    app.env.note_dependency(str(page))
+    found = explorables_from(page.read_text("utf-8"))
+    for figure in list(doctree.findall(nodes.figure)):
+        names = [name for label in figure["ids"] for name in found.get(label, ())]
+        for name in reversed(names):
+            link = _link(app, f"play-{name}", "Try it yourself: this figure with controls")
+            place = figure.parent.index(figure) + 1
+            figure.parent.insert(place, nodes.paragraph("", "", link, classes=["to-play"]))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -351,7 +391,14 @@ def connect(app):
     """Connect the above."""
     app.add_directive("stored-figure", StoredFigure)
     app.connect("config-inited", add_version, priority=200)
-    for reader in (mark_terms, mark_verdicts, mark_ledger, mark_openings, link_terms):
+    for reader in (
+        mark_terms,
+        mark_verdicts,
+        mark_ledger,
+        mark_openings,
+        link_terms,
+        link_explorables,
+    ):
         app.connect("doctree-read", reader)
     app.connect("doctree-resolved", resolve_figures)
     app.connect("doctree-resolved", style_badges)

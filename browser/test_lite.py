@@ -218,6 +218,91 @@ def test_the_site_holds_no_other_python_than_it_says():
 
 
 # --------------------------------------------------------------------------------------------------
+# A new edition of the book, and a reader who has changed an old one. None of this needs Python.
+
+SHOWN = """() => window.jupyterapp?.shell.currentWidget?.context?.isReady
+    && jupyterapp.shell.currentWidget.context.path"""
+# Saves a copy of the notebook that is shown under a path, with a sentence of the reader's in its first cell.
+SAVE = """async ([path, sentence]) => {
+    const content = jupyterapp.shell.currentWidget.context.model.toJSON();
+    content.cells[0].source = sentence;
+    await jupyterapp.serviceManager.contents.save(path, {type: "notebook", format: "json", content});
+}"""
+FIRST = """() => jupyterapp.shell.currentWidget.context.model.toJSON().cells[0].source"""
+EDITIONS = json.loads((SITE / "lite/editions.json").read_text("utf-8")) if BUILT else {}
+CURRENT = EDITIONS.get(f"chapters/{NOTEBOOKS[0]}", "")
+EARLIER = f"chapters/{NOTEBOOKS[0]}-00000000.ipynb"
+
+
+@pytest.fixture
+def show(browser, address):
+    """Open a notebook of the JupyterLite by its path, in one browser that keeps what is saved."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.route("**/lite/jupyter-lite.json", lambda route: expose(route))
+    context.route("https://**", lambda route: route.abort())
+
+    def go(path, app="notebooks"):
+        page = context.new_page()
+        page.goto(f"{address}lite/{app}/index.html?path={path}")
+        page.wait_for_function(SHOWN, timeout=60_000)
+        return page
+
+    yield go
+    context.close()
+
+
+@needs_site
+def test_a_readers_changes_of_this_edition_stay(show):
+    page = show(CURRENT)
+    assert page.evaluate(FIRST).startswith("# Gradients")
+    page.evaluate(SAVE, [CURRENT, "mine"])
+    again = show(CURRENT)
+    assert again.evaluate(FIRST) == "mine"
+    assert again.locator(".edition").count() == 0
+
+
+@needs_site
+@pytest.mark.parametrize("earlier", [EARLIER, f"chapters/{NOTEBOOKS[0]}.ipynb"])
+def test_after_an_update_the_new_edition_is_shown_and_the_readers_copy_is_kept(show, earlier):
+    show(CURRENT).evaluate(SAVE, [earlier, "mine"])
+    page = show(CURRENT)
+    assert page.evaluate(FIRST).startswith("# Gradients")
+    bar = page.locator(".edition")
+    bar.wait_for(state="visible")
+    assert "earlier edition" in bar.inner_text()
+    bar.get_by_role("link").click()
+    page.wait_for_function(f"() => ({SHOWN})() === {json.dumps(earlier)}")
+    assert page.evaluate(FIRST) == "mine"
+    bar = page.locator(".edition")
+    bar.wait_for(state="visible")
+    assert bar.get_by_role("link").get_attribute("href").endswith(CURRENT.replace("/", "%2F"))
+    bar.get_by_role("button").click()
+    assert page.locator(".edition").count() == 0
+
+
+@needs_site
+def test_the_address_of_an_edition_that_is_gone_leads_to_the_new_one(browser, address):
+    context = browser.new_context()
+    context.route("**/lite/jupyter-lite.json", lambda route: expose(route))
+    context.route("https://**", lambda route: route.abort())
+    page = context.new_page()
+    page.goto(f"{address}lite/notebooks/index.html?path={EARLIER}")
+    page.wait_for_url(f"**path={CURRENT.replace('/', '%2F')}")
+    page.wait_for_function(SHOWN, timeout=60_000)
+    assert page.evaluate(FIRST).startswith("# Gradients")
+    context.close()
+
+
+@needs_site
+def test_links_of_a_copy_lead_to_the_site_it_belongs_to(show, address):
+    page = show(CURRENT)
+    link = page.locator(".jp-RenderedMarkdown a", has_text="verdict").first
+    link.scroll_into_view_if_needed()
+    link.hover()
+    assert link.get_attribute("href").startswith(f"{address}chapters/")
+
+
+# --------------------------------------------------------------------------------------------------
 # Chapters
 
 

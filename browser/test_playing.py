@@ -71,6 +71,47 @@ def test_the_words_say_what_the_data_say(visit):
     assert figure.locator("circle").count() == 10
 
 
+def test_words_and_numbers_agree(visit):
+    """One step is no steps, and a change of a few percent is not told as a factor of one."""
+    page = visit(PLAY)
+    says = page.locator("figure[data-explorable=optimizer-paths] .says")
+    page.locator("figure[data-explorable=optimizer-paths] input[type=range]").nth(1).fill("0")
+    assert "after 1 step;" in says.inner_text()
+    assert not re.search(r"\b1 steps", says.inner_text())
+    figure = page.locator("figure[data-explorable=gradient-flow]")
+    seen = set()
+    for depth in range(3):
+        for scale in range(
+            int(figure.locator("input[type=range]").nth(1).get_attribute("max")) + 1
+        ):
+            figure.locator("input[type=range]").nth(0).fill(str(depth))
+            figure.locator("input[type=range]").nth(1).fill(str(scale))
+            words = figure.locator(".says").inner_text()
+            assert not re.search(r"factor of 1(\.0)? ", words), words
+            seen.add(re.search(r"stays level|by [\d.]+ %|by a factor", words)[0][:4])
+    assert len(seen) >= 2
+
+
+def test_chapters_lead_to_the_explorables(visit):
+    for name in (CHAPTERS[0], CHAPTERS[5]):
+        page = visit(name)
+        link = page.locator("article .to-play a").first
+        assert "explorables.html#play-" in link.get_attribute("href")
+    link.click()
+    page.wait_for_url(re.compile(r"explorables\.html#play-"))
+
+
+def test_a_word_of_the_glossary_shows_the_glossary(visit):
+    page = visit(CHAPTERS[0])
+    link = page.locator("article a.reference", has_text=re.compile("^verdict$")).first
+    link.scroll_into_view_if_needed()
+    link.hover()
+    box = page.locator("#preview")
+    box.wait_for(state="visible")
+    assert "computed from the interval" in box.inner_text()
+    assert "|" not in box.inner_text()
+
+
 def test_controls_have_names_and_pictures_have_words(visit):
     page = visit(PLAY)
     for control in page.locator("figure.explorable :is(input, select)").all():

@@ -118,3 +118,71 @@ def test_launch_links_are_well_formed_or_absent(visit):
             r"|mybinder\.org/v2/gh|kaggle\.com/kernels/welcome\?src=https%3A%2F%2Fgithub\.com%2F)",
             link,
         ), link
+
+
+def test_search_in_a_folder_shows_excerpts_and_logs_nothing(visit):
+    base = SITE.as_uri() + "/"
+    page = visit("search.html?q=saturate", base=base)
+    page.wait_for_selector("#search-results li p.context")
+    texts = page.locator("#search-results li p.context").all_inner_texts()
+    assert len(texts) == page.locator("#search-results li").count() > 2
+    assert all(len(text.split()) > 10 for text in texts)
+    assert sum("saturat" in text.lower() for text in texts) >= len(texts) / 2
+    assert problems(page.log, base) == []
+
+
+def test_search_over_http_loads_no_texts_of_all_pages(visit, address):
+    page = visit("search.html?q=momentum")
+    page.wait_for_selector("#search-results li p.context")
+    assert not [u for u in page.log.fetched if "excerpts.js" in u]
+
+
+@pytest.mark.parametrize("name", [*CHAPTERS[:2], "intro.html", "chapters/appendix/ledger.html"])
+def test_nothing_lies_over_printed_text(visit, name):
+    page = visit(name)
+    page.mouse.wheel(0, 3000)  # the theme shows "Back to top" on the way up
+    page.wait_for_timeout(200)
+    page.mouse.wheel(0, -500)
+    page.wait_for_timeout(300)
+    script = """() => [...document.querySelectorAll("body *")].filter(e => {
+        const {position, visibility} = getComputedStyle(e);
+        const {width, height} = e.getBoundingClientRect();
+        return ["fixed", "sticky"].includes(position) && visibility !== "hidden" && width * height > 4;
+    }).map(e => e.outerHTML.slice(0, 90))"""
+    assert page.evaluate(script)  # on the screen there is something
+    page.emulate_media(media="print")
+    assert page.evaluate(script) == []
+    grounds = """() => [...document.querySelectorAll('article :is(mjx-container[display=true], pre)')]
+        .map(e => getComputedStyle(e).backgroundImage)"""
+    assert set(page.evaluate(grounds)) <= {"none"}  # shadows say that something scrolls
+    assert page.locator("h1:visible").count() == 1  # the theme has one for paper
+    for gone in ("#pst-back-to-top", ".bd-sidebar-primary", ".article-header-buttons", ".copybtn"):
+        assert page.locator(f"{gone}:visible").count() == 0, gone
+
+
+EQUATIONS = """() => [...document.querySelectorAll('article mjx-container[display="true"]')].map(e => {
+    const style = getComputedStyle(e);
+    return {
+        cut: e.scrollWidth - e.clientWidth,
+        scrolls: style.overflowX,
+        shadows: style.backgroundAttachment,
+        focus: e.tabIndex,
+        text: e.closest("[id]").id,
+    };
+})"""
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_equations_fit_a_laptop_and_scroll_with_a_cue_on_a_phone(visit, name):
+    page = visit(name)
+    assert [e for e in page.evaluate(EQUATIONS) if e["cut"] > 0] == []
+    phone = visit(name, width=390)
+    for equation in phone.evaluate(EQUATIONS):
+        assert equation["scrolls"] == "auto", equation
+        assert equation["shadows"] == "local, local, scroll, scroll", equation
+        assert equation["focus"] == 0, equation
+    ends = """() => [...document.querySelectorAll('article mjx-container[display="true"]')].map(e => {
+        e.scrollLeft = 9999;
+        return e.scrollWidth - e.clientWidth - e.scrollLeft;
+    })"""
+    assert all(abs(left) <= 1 for left in phone.evaluate(ends))

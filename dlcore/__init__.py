@@ -1,7 +1,10 @@
 """dlcore: many copies of a neural network trained at once, on NumPy or CuPy."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 # isort: off
-from dlcore import augmentation, datasets, gradcheck, meanfield, plots, probes, statistics
+from dlcore import augmentation, datasets, gradcheck, meanfield, probes, statistics
 from dlcore.activations import (
     ELU, GELU, SELU, Identity, LeakyReLU, Logistic, ReLU, Sigmoid, Softplus, Swish, Tanh,
 )  # fmt: skip
@@ -18,12 +21,17 @@ from dlcore.optimizers import (
 )  # fmt: skip
 from dlcore.random import Noise, Streams
 from dlcore.recurrent import SimpleRNN
-from dlcore.regularizers import L1, L2, EarlyStopping, MaxNorm, clip_by_norm
+from dlcore.regularizers import (
+    L1, L2, EarlyStopping, MaxNorm, clip_by_global_norm, clip_by_norm,
+)  # fmt: skip
 from dlcore.schedules import ReduceOnPlateau
 from dlcore.statistics import interval, paired_difference, verdict
 from dlcore.training import History, evaluate, fit
 from dlcore.transfer import cached
 # isort: on
+
+if TYPE_CHECKING:
+    from dlcore import plots
 
 __version__ = "0.1.0"
 
@@ -34,7 +42,20 @@ __all__ = [
     "MaxPool2D", "MeanSquaredError", "Momentum", "NAdam", "Nesterov", "Network", "Noise",
     "Optimizer", "RMSProp", "ReLU", "ReduceOnPlateau", "Sigmoid", "SimpleRNN",
     "SoftmaxCrossEntropy", "Softplus", "Streams", "Swish", "Tanh", "augmentation",
-    "cached", "clip_by_norm", "cores", "datasets", "evaluate", "fit", "get_backend",
+    "cached", "clip_by_global_norm", "clip_by_norm", "cores", "datasets", "evaluate", "fit",
+    "get_backend",
     "gradcheck", "interval", "lr_grid", "meanfield", "mlp", "paired_difference",
     "plots", "probes", "setup", "statistics", "sweep", "verdict",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``dlcore.plots`` when it is first used: only drawing needs a Matplotlib that can draw."""
+    if name == "plots":
+        return importlib.import_module("dlcore.plots")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names of the package, those that are not imported yet as well."""
+    return sorted({*globals(), *__all__})

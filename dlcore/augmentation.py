@@ -40,7 +40,8 @@ class shift(_Augmentation):
     def change(self, x: Any, noise: Noise) -> Any:
         if not _is_image(x, noise):
             most, n, xp = math.floor(self.pixels), x.shape[-1], noise.backend.xp
-            by = xp.floor(noise.uniform((*x.shape[:-1], 1)) * (2 * most + 1)) - most
+            share = noise.uniform((*x.shape[:-1], 1)).astype(xp.float32, copy=False)
+            by = xp.floor(share * (2 * most + 1)) - most
             by = xp.minimum(by, most).astype(xp.intp)  # rounding may reach the open end
             return xp.take_along_axis(x, xp.remainder(xp.arange(n) - by, n), axis=-1)
         rows, columns = _grid(x, noise)
@@ -91,7 +92,9 @@ class elastic(_Augmentation):
         """Return a Gaussian matrix for one axis; with rows of norm 1 it keeps the variance."""
         xp = noise.backend.xp
         places = xp.arange(n, dtype=x.dtype)
-        z = (places[:, None] - places) / self.sigma
+        z = (places[:, None] - places) / max(
+            self.sigma, 0.01
+        )  # below, all but z = 0 vanishes anyway
         matrix = xp.exp(-0.5 * z * z)
         return matrix / xp.sqrt((matrix * matrix).sum(axis=-1, keepdims=True))
 

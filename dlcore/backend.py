@@ -4,6 +4,8 @@ The array module is held as ``backend.xp``. Arrays cross between host and device
 ``asarray`` and ``to_numpy``.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import os
@@ -36,11 +38,11 @@ class Backend:
     def __reduce__(self):
         return get_backend, (self.name, self.dtype.name)
 
-    def __copy__(self) -> "Backend":
+    def __copy__(self) -> Backend:
         """Return the backend itself: nothing in it changes."""
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Backend":
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         """Return the backend itself: nothing in it changes, and modules cannot be copied."""
         return self
 

@@ -99,7 +99,7 @@ class Keeper:
         Raises ``ValueError`` for a damaged file, one of another format, or one with other settings.
         """
         try:
-            raw = open(self.path, "rb")
+            raw = open(self.path, "rb")  # noqa: SIM115 (what fails here is no damage)
         except FileNotFoundError:
             return None
         try:

@@ -1,9 +1,10 @@
 """Checks of arguments: each error names the argument, what was expected and what came."""
 
 import dataclasses
+import difflib
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,21 @@ def function(name: str, value: Any, due: str = "a function") -> Any:
     """Return ``value``, which can be called and is no class (``TypeError``); ``due``: what to expect."""
     expect(callable(value) and not isinstance(value, type), name, due, repr(value), TypeError)
     return value
+
+
+def names(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ``TypeError`` for a ``given`` option that is not ``known``; it names the nearest that is.
+
+    >>> names("mlp", ["dropuot"], ["bias", "dropout"])
+    Traceback (most recent call last):
+    TypeError: mlp: expected options among ['bias', 'dropout'], got 'dropuot' (did you mean 'dropout'?)
+    """
+    right = sorted(known)
+    for option in given:
+        near = difflib.get_close_matches(str(option).lower(), right, n=1, cutoff=0.5)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        due = f"options among {right}"
+        expect(option in right, name, due, f"{option!r}{meant}", TypeError)
 
 
 def per_replica(name: str, value: Any, replicas: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dlcore import checks, initializers
 from dlcore.layers import Dense, Layer
+from dlcore.norms import sum_rows
 
 
 class Conv2D(Layer):
@@ -58,7 +59,7 @@ class Conv2D(Layer):
     def backward(self, dy: Any) -> Any:
         dy_rows = self._rows(dy)
         self.xp.matmul(self._rows(self.patches).mT, dy_rows, out=self._matrix(self.dW))
-        dy_rows.sum(axis=-2, keepdims=True, out=self.db)
+        sum_rows(dy_rows, out=self.db)
         if not self.needs_dx:
             return None
         rows = dy_rows @ self._matrix(self.W).mT

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import checks, host_arrays
+from dlcore.random import seed_sequence
 
 Array = np.ndarray
 _PARTS = ("train", "valid", "test")
@@ -36,10 +37,7 @@ def _per_class(name: str, value: Any, classes: int, least: int = 0) -> int:
 
 
 def _key(seed: Any, purpose: int, name: str = "seed") -> np.random.SeedSequence:
-    """Key of always two words: a larger seed would take more, and meet other keys."""
-    number = checks.integer(name, seed, 0)
-    checks.expect(number < 2**32, name, "an integer in 0…4294967295", number)
-    return np.random.SeedSequence([number, purpose])
+    return seed_sequence(name, seed, purpose)
 
 
 def _read_json(file: str) -> Any:

@@ -43,7 +43,7 @@ PER_REPLICA = ("lr", "weight_decay")
 #: Replicas per shard at most: 10 small nets keep the cache (74 GFLOP/s; 39 with 20, 58 with 5, two cores).
 SHARD = 10
 #: Seconds that an interrupted sweep waits for its shards to end.
-PATIENCE = 0.8
+PATIENCE = 0.5
 _SENT = """Other processes import the functions and classes that a sweep sends: take mlp(...) or those of
 a module, not of a notebook, or an executor that sends their code, such as dask.distributed's. If a
 worker process ended otherwise, it was killed or had no memory left."""
@@ -142,13 +142,10 @@ class Shard:
         return net
 
     def check(self) -> None:
-        """Raise what ``run`` would raise before its first step; one replica stands for all."""
-        seeds = self.seeds[:1]
-        data = self.data if isinstance(self.data, Dataset) else {seeds[0]: self.data[seeds[0]]}
-        own = {k: v[:1] if k in PER_REPLICA and np.ndim(v) else v for k, v in self.fit.items()}
+        """Raise what ``run`` would raise before its first step."""
         with backends.one_blas_thread(self.fit.get("blas_threads", 1)):
-            net = Network(self.network(**self.options), seeds, self.backend)
-            check_fit(net, data, **own)
+            net = Network(self.network(**self.options), self.seeds, self.backend)
+            check_fit(net, self.data, **self.fit)
 
     def _tested(self, net: Network, history: Any) -> dict[str, np.ndarray]:
         """Return loss and accuracy on the test part; of diverged replicas those of no answer."""
@@ -302,11 +299,12 @@ def _plan(
     seeds = _seeds(seeds)
     checks.function("network", network, "a function that makes layers")
     known = set(inspect.signature(network).parameters) | _FIT
-    unknown = sorted(set(settings) - known)
-    checks.expect(not unknown, "settings", f"names among {sorted(known)}", unknown, TypeError)
+    checks.names("settings", settings, known)
     chosen = {k: _choices(k, v) for k, v in settings.items() if isinstance(v, (list, dict))}
     fixed = {k: v for k, v in settings.items() if k not in chosen}
     _check_names(chosen, fixed)
+    for name in set(PER_REPLICA) & set(chosen):
+        checks.per_replica(name, [*chosen[name].values()], len(chosen[name]))
     checks.instance("test", test, bool)
     chip = backends.get_backend(backend)
     outer = {k: v for k, v in chosen.items() if k not in PER_REPLICA}
@@ -353,12 +351,10 @@ def _kept(shards: list[Shard], checkpoint: Any) -> list[Shard]:
 def _check_executor(executor: Any, network: Any, settings: Mapping[str, Any]) -> None:
     """Raise for an executor that takes no more work, or cannot send what is to be trained."""
     checks.instance("executor", executor, (Executor, type(None)), "an Executor")
-    if executor is None:
+    if executor is None or type(executor).submit is Executor.submit:
         return
     try:
         executor.submit(int).cancel()
-    except NotImplementedError:  # it has another ``map`` only
-        return
     except RuntimeError as error:
         what = f"{executor!r} ({error})"
         raise type(error)(f"executor: expected one that takes work, got {what}") from error
@@ -372,26 +368,30 @@ def _check_executor(executor: Any, network: Any, settings: Mapping[str, Any]) ->
 
 
 def _check_shards(shards: list[Shard]) -> None:
-    """Raise now what a shard would raise before its first step; the first one needs no trial."""
-    if not shards:
-        return
-    if shards[0].keeper:
+    """Raise now what a shard would raise before its first step.
+
+    Shards of the same options are tried once, and not at all where there are no others.
+    """
+    if shards and shards[0].keeper:
         shards[0].keeper.check_writable()
-    tried = [(shards[0].options, _without_replicas(shards[0].fit))]
-    for one in shards[1:]:
-        own = one.options, _without_replicas(one.fit)
-        if not any(_same(own, other) for other in tried):
-            tried.append(own)
-            one.check()
+    different: list[Shard] = []
+    for one in shards:
+        if not any(_same(one, other) for other in different):
+            different.append(one)
+    for one in different if len(different) > 1 else ():
+        one.check()
 
 
 def _without_replicas(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in PER_REPLICA}
 
 
-def _same(first: tuple[Any, Any], second: tuple[Any, Any]) -> bool:
-    """Return whether two pairs of dicts hold the very same objects."""
-    pairs = zip(first, second, strict=True)
+def _same(first: Shard, second: Shard) -> bool:
+    """Return whether two shards differ in nothing but replicas."""
+    pairs = [
+        (first.options, second.options),
+        (_without_replicas(first.fit), _without_replicas(second.fit)),
+    ]
     return all(a.keys() == b.keys() and all(a[k] is b[k] for k in a) for a, b in pairs)
 
 
@@ -427,20 +427,16 @@ def _on(executor: Executor, shards: list[Shard]) -> list[dict[str, np.ndarray]]:
     sent = [replace(shard, permit=permit) for shard in shards]
     futures: list[Future] = []
     try:
+        if type(executor).submit is Executor.submit:  # it has another ``map`` only
+            return list(executor.map(Shard.run, sent))
         for shard in sent:
             futures.append(executor.submit(Shard.run, shard))
-            if futures[-1].done() and futures[-1].exception():
+            if _has_failed(futures[-1]):  # an executor that works at once
                 break
         wait(futures, return_when=FIRST_EXCEPTION)
         return _results(futures)
-    except NotImplementedError:
-        if futures:
-            raise
-        return list(executor.map(Shard.run, sent))
     except Exception as error:
-        unsent = "pickle" in str(error) or "local object" in str(error)
-        if unsent or isinstance(error, BrokenExecutor):
-            error.add_note(_SENT)
+        _explain(error)
         raise
     finally:
         permit.withdraw()
@@ -449,11 +445,22 @@ def _on(executor: Executor, shards: list[Shard]) -> list[dict[str, np.ndarray]]:
         wait([future for future in futures if not future.cancelled()], timeout=PATIENCE)
 
 
+def _explain(error: Exception) -> None:
+    """Add a note to an error that comes from sending, or from a worker that has died."""
+    unsent = "pickle" in str(error) or "local object" in str(error)
+    if unsent or isinstance(error, BrokenExecutor):
+        error.add_note(_SENT)
+
+
+def _has_failed(future: Future) -> bool:
+    return future.done() and future.exception() is not None
+
+
 def _results(futures: list[Future]) -> list[dict[str, np.ndarray]]:
     """Return the results, or raise the first error of those that have ended."""
     for future in futures:
-        if future.done() and future.exception():
-            raise future.exception()  # type: ignore[misc]
+        if _has_failed(future):
+            future.result()
     return [future.result() for future in futures]
 
 

@@ -13,7 +13,9 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
+import random
 import sys
 import threading
 import types
@@ -31,6 +33,7 @@ Traces = frozenset[tuple[str, str]]
 _NONE: Traces = frozenset()
 _DEFINITION, _FILE, _VARIABLE = "definition", "file", "variable"
 _READS, _BLIND, _ASKS = "reads", "reads blindly", "asks the environment"
+_CIRCLE = "holds itself"
 
 _ADVICE = (
     "A checkpoint has to tell it from another one after a restart: hand over its content (numbers, arrays, "
@@ -41,6 +44,8 @@ _BY_TYPE = (
     type(threading.Lock()), type(threading.RLock()), threading.Event, threading.local,
     weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet,
 )  # fmt: skip
+#: Their state comes from the system, another one in each process.
+_UNSEEDED = (getattr(random, "_inst", None), getattr(np.random.mtrand, "_rand", None))
 _PLAIN = (str, bytes, bool, float, complex, type(None), type(Ellipsis), type(NotImplemented))
 #: What every class has of its own, and what Python notes in it as it goes.
 _BARE = {
@@ -96,7 +101,10 @@ class Fingerprints:
 
 
 class Found(NamedTuple):
-    """What a visit found: a digest, traces, and the depth of the outermost open value it came back to."""
+    """What a visit found: a ``digest``, and ``traces`` (default: none).
+
+    ``lowest`` is the depth of the outermost value in progress that it came back to (default: of none).
+    """
 
     digest: str
     traces: Traces = _NONE
@@ -143,7 +151,8 @@ class _Walk:
             return _plain(value)
         key = id(value), self.in_code
         if key in self.open:
-            return Found(f"itself {len(self.open) - self.open[key]}", _NONE, self.open[key])
+            circle = frozenset({(_CIRCLE, "")})
+            return Found(f"itself {len(self.open) - self.open[key]}", circle, self.open[key])
         for cache in (self.shared, self.own):
             if key in cache:
                 return cache[key][0]
@@ -155,8 +164,8 @@ class _Walk:
         del self.open[key]
         if found.lowest >= depth:
             found = found._replace(lowest=float("inf"))
-        alone = found.lowest == float("inf") and not found.traces
-        cache = self.shared if alone else self.own
+        # What holds no code and no circle has this digest wherever it is met.
+        cache = self.own if found.traces else self.shared
         cache[key] = found, value  # the value too, or another one might get its id
         return found
 
@@ -213,8 +222,10 @@ class _Walk:
     def wrapper(self, value: Any) -> Found | None:
         """Return what thin wrappers of functions and cells hold, None for other values."""
         kind = type(value)
-        if kind in _BY_TYPE:
+        if kind in _BY_TYPE or isinstance(value, logging.Logger):
             return Found(_digest("by type", _type_name(kind)))
+        if any(value is one for one in _UNSEEDED):
+            return Found(_digest("the generator that nobody has seeded", _type_name(kind)))
         if isinstance(value, property):
             return self.several("property", (value.fget, value.fset, value.fdel, kind))
         if isinstance(value, (staticmethod, classmethod)):
@@ -437,13 +448,9 @@ class _Walk:
     def habits(self, code: types.CodeType, space: dict[str, Any]) -> Traces:
         """Return traces that say whether code reads files or the environment."""
         names, traces = set(code.co_names), set[tuple[str, str]]()
-        texts = [c for c in code.co_consts if isinstance(c, str)]
-        writes = any(
-            0 < len(t) <= 3 and _WRITING & set(t) and set(t) <= set("rwaxbt+") for t in texts
-        )
-        opens = "open" in names and not writes
         if "import_module" in names:
             raise self.refuse("code that calls import_module(), which may reach anything")
+        opens = "open" in names and not any(map(_is_for_writing, code.co_consts))
         if opens or names & _READERS:
             traces.add((_BLIND, self.place()))
         if any(name.startswith(_PERHAPS) for name in names):
@@ -454,6 +461,12 @@ class _Walk:
 
 
 # Small things ------------------------------------------------------------------------------------
+
+
+def _is_for_writing(constant: Any) -> bool:
+    """Return whether a constant is a mode in which ``open`` writes, such as "w" or "ab"."""
+    mode = set(constant) if isinstance(constant, str) and len(constant) <= 3 else set()
+    return bool(mode & _WRITING) and mode <= set("rwaxbt+")
 
 
 def _plain(value: Any) -> Found:

@@ -43,8 +43,8 @@ def without_batch_norm(layers: Sequence[Layer]) -> list[Valued]:
             waiting = None
         elif waiting and not isinstance(layer, (Dropout, GaussianNoise)):
             _refuse(f"then {type(layer).__name__} (layer {i})")
-        bare = copy.copy(layer)  # to be attached to another network, which sets its arrays
-        bare.needs_dx = True
+        bare = copy.copy(layer)  # for another network, which sets its arrays and noise
+        bare.needs_dx, bare.noise = True, None
         kept.append((bare, values))
     if waiting:
         _refuse("then the network's end")

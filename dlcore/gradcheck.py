@@ -15,26 +15,38 @@ from dlcore import checks, host_arrays
 from dlcore.backend import Backend
 from dlcore.layers import Layer
 from dlcore.network import Network
+from dlcore.random import stream
 
 
 def numerical(function: Callable[[], float], array: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """Return the gradient of ``function()`` with respect to ``array``, which is changed and restored.
+    r"""Return the gradient of ``function()`` with respect to ``array``, which is changed and restored.
 
-    ``step`` h = 1e-6: the differences are right to about its square, and to rounding over it.
+    ``array`` is float64, and ``function`` computes from it in float64: float32 would round the steps
+    away. Number x is moved by ``step`` (h = 1e-6), numbers above 1000 by more, x/1000 times ``step``: the
+    differences are right to about the step's square, and to rounding over it. Raises ``TypeError`` for
+    another array.
+
+    >>> x = np.array([100.0])
+    >>> numerical(lambda: float(x[0] ** 2), x).round(3)
+    array([200.])
     """
-    kind = np.asarray(array).dtype  # steps in an array of integers would be cut to nothing
-    checks.expect(kind.kind == "f", "array", "a floating array", kind, TypeError)
-    host_arrays.real("array", array, "a floating array", TypeError)
+    real = isinstance(array, np.ndarray) and array.dtype == np.float64
+    came = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+    checks.expect(real, "array", "a float64 array", came, TypeError)
+    host_arrays.real("array", array, "a float64 array", TypeError)
+    checks.real("step", step, 0, 1, "()")
     gradient = np.zeros_like(array)
     for i in np.ndindex(array.shape):
         old = array[i]
+        reach = step * max(1.0, float(abs(old)) / 1000)
         try:
-            array[i] = old + step
+            array[i] = old + reach
             high = function()
-            array[i] = old - step
-            gradient[i] = (high - function()) / (2 * step)
+            array[i] = old - reach
+            low = function()
         finally:
             array[i] = old
+        gradient[i] = (high - low) / (2 * reach)
     return gradient
 
 
@@ -55,7 +67,7 @@ def check_layer(layer: Layer, x: np.ndarray, seeds: Any = 0, seed: int = 1) -> d
     net = Network([layer], seeds, Backend("numpy", np, np.dtype("float64")))
     copied, x = net.layers[0], np.array(host_arrays.real("x", x), dtype=np.float64)
     copied.needs_dx = True
-    cotangent = np.random.default_rng(seed).standard_normal(copied.forward(x, True).shape)
+    cotangent = stream(seed, "cotangent").standard_normal(copied.forward(x, True).shape)
 
     def value() -> float:
         net.start_epoch(0)  # the same noise each time
@@ -77,6 +89,6 @@ def check_loss(loss: Any, y: np.ndarray, target: np.ndarray, seed: int = 1) -> f
     checks.expect(hasattr(loss, "correct"), "loss", "a loss", repr(loss), TypeError)
     loss, target = copy.copy(loss), host_arrays.real("target", target)
     value, dy = loss(y, target)
-    cotangent = np.random.default_rng(seed).standard_normal(np.shape(value))
+    cotangent = stream(seed, "cotangent").standard_normal(np.shape(value))
     exact = numerical(lambda: float((loss(y, target)[0] * cotangent).sum()), y)
     return error(dy * cotangent[..., None, None], exact)

@@ -76,9 +76,10 @@ def _meaning(values: Any) -> str:
 def _of_objects(array: np.ndarray) -> np.ndarray:
     """Return numbers that lie in an array of objects, such as fractions, or the array itself."""
     known = (abstract.Real, np.bool_)
-    if array.ndim and all(isinstance(value, known) for value in array.flat):
-        return array.astype(np.float64)
-    return array
+    if not array.ndim or not all(isinstance(value, known) for value in array.flat):
+        return array
+    natural = np.array(array.tolist())  # whole numbers stay whole
+    return array.astype(np.float64) if natural.dtype.kind == "O" else natural
 
 
 def axes_of(values: Any) -> list[tuple[Any, Any]]:

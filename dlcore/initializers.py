@@ -7,6 +7,7 @@ variance; ``uniform`` covers :math:`\pm\sqrt{3\,\mathrm{Var}}`.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +40,7 @@ class normal(checks.Checked):
 class uniform(checks.Checked):
     r"""Uniform weights: :math:`w \sim U(-r, r)`, ``limit`` r = 0.05; variance :math:`r^2/3`."""
 
-    limit: float = checks.checked(checks.real, 0, default=0.05)
+    limit: float = checks.checked(checks.real, 0, sys.float_info.max / 2, default=0.05)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(-self.limit, self.limit, shape)
@@ -141,12 +142,21 @@ def lsuv(network: Any, x: Any, tolerance: float = 0.1, max_iterations: int = 10)
     return np.stack(reached, axis=-1) if reached else np.ones((*network.streams.shape, 0))
 
 
+def _variance(backend: Any, z: Any) -> np.ndarray:
+    """Return float64 variances along the last axis, also of numbers whose squares float32 cannot hold."""
+    variance = backend.to_numpy(z.var(axis=-1)).astype(np.float64)
+    if np.all((variance > 1e-30) & (variance < 1e30)):
+        return variance
+    wide = backend.to_numpy(z.astype(np.float64).var(axis=-1))
+    return np.where((variance > 1e-30) & (variance < 1e30), variance, wide)
+
+
 def _unit_variance(network: Any, i: int, a: Any, tolerance: float, most: int) -> np.ndarray:
     """Scale layer i's weights; return the variance of its outputs, one per replica."""
     layer, backend, shape = network.layers[i], network.backend, network.streams.shape
     for k in range(most + 1):
         z = layer.forward(a, False)
-        variance = backend.to_numpy(z.reshape(*shape, -1).var(axis=-1)).astype(np.float64)
+        variance = _variance(backend, z.reshape(*shape, -1))
         good = np.all(np.isfinite(variance) & (variance > 0))
         checks.expect(good, "x", f"outputs of layer {i} that vary", f"variances {variance}")
         done = np.abs(variance - 1) < tolerance

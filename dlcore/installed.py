@@ -29,16 +29,20 @@ def version(module: str | None) -> str | None:
 @functools.cache
 def _version(top: str, place: str | None) -> str | None:
     own = os.path.dirname(os.path.realpath(__file__))
-    if top == "dlcore" and place is not None and _is_below(place, (own,)):
+    if top == "dlcore" and _is_below(place, (own,)):
         return "dlcore"  # its fingerprint is that of its files
     if top in sys.stdlib_module_names and (place is None or _is_below(place, _libraries())):
         return f"Python {platform.python_version()}"
-    if place is None:
-        return None
+    return _package(top, place)
+
+
+def _package(top: str, place: str | None) -> str | None:
+    """Return name and version of the package that a module's file was installed with."""
     for name in _distributions().get(top, ()):
         package = importlib.metadata.distribution(name)
         folder = os.path.realpath(str(package.locate_file("")))
-        if _is_below(place, (folder,)) and (folder in _sites() or package.read_text("RECORD")):
+        listed = folder in _sites() or package.read_text("RECORD")
+        if listed and _is_below(place, (folder,)):
             return f"{name} {package.version}{_files(package)}"
     return None
 
@@ -53,8 +57,10 @@ def _place(top: str) -> str | None:
     return None if file is None else os.path.realpath(file)
 
 
-def _is_below(place: str, folders: tuple[str, ...]) -> bool:
-    return any(place.startswith(os.path.join(folder, "")) for folder in folders)
+def _is_below(place: str | None, folders: tuple[str, ...]) -> bool:
+    return place is not None and any(
+        place.startswith(os.path.join(folder, "")) for folder in folders
+    )
 
 
 @functools.cache

@@ -25,6 +25,9 @@ PAUSE = 0.1
 class Stopped(Exception):
     """Raised in a run of a sweep that is to end because another one failed, or was interrupted."""
 
+    def __init__(self) -> None:
+        super().__init__("the sweep that this run belongs to has ended")
+
 
 class Permit:
     """The leave to go on that a sweep gives its runs, until it is ``withdrawn``.
@@ -85,7 +88,7 @@ def check() -> None:
         raise KeyboardInterrupt
     permit = _PERMIT.get()
     if permit is not None and permit.withdrawn:
-        raise Stopped("the sweep that this run belongs to has ended")
+        raise Stopped
 
 
 @contextlib.contextmanager

@@ -4,14 +4,16 @@ Arrays are ``(..., batch, features)``. A leading axis, when there is one, holds 
 the same with and without it. Names of parameters: upper case for weights, lower case for vectors.
 """
 
-import types
+import copy
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlcore import checks, initializers
 from dlcore.backend import fused
+from dlcore.norms import mean_rows, sum_rows
 
 
 class Layer:
@@ -19,8 +21,9 @@ class Layer:
 
     ``shapes`` names the parameters with their shapes, without replica axis. The network allocates each
     parameter ``P`` and its gradient ``dP`` and sets both as attributes; ``backward`` writes gradients
-    in place. ``xp`` is the array module. With ``needs_dx = False`` (the lowest layer that learns)
-    nobody reads the gradient of the input, and a costly one is not computed.
+    in place. They are views of the network's memory and stay so: ``layer.P = values`` copies values of
+    the same shape into it. ``xp`` is the array module. With ``needs_dx = False`` (the lowest layer that
+    learns) nobody reads the gradient of the input, and a costly one is not computed.
 
     ``buffers`` names arrays that belong to the layer but are not learned: name to (shape without
     replica axis, start value). A layer with ``noisy = True`` draws from ``noise``, which the network
@@ -35,12 +38,44 @@ class Layer:
     noise: Any = None
     input_ndim: int | None = None
     needs_dx = True
+    #: Names of the arrays that lie in a network's memory.
+    attached: frozenset[str] = frozenset()
 
     if TYPE_CHECKING:  # parameters, gradients and buffers are attributes set by the network
 
         def __getattr__(self, name: str) -> Any: ...
 
-        def __setattr__(self, name: str, value: Any) -> None: ...
+    def attach(self, name: str, array: Any) -> None:
+        """Take an array of a network for the parameter, gradient or buffer ``name``."""
+        vars(self)[name] = array
+        vars(self)["attached"] = self.attached | {name}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what lies in a network's memory stays there and gets the values."""
+        if name in self.attached:
+            fill(self.xp, name, vars(self)[name], value)
+        elif not self.attached and self._belongs_to_network(name):
+            due = "a layer of a network, such as network.layers[0], to set it in"
+            raise ValueError(f"{name}: expected {due}, got one that no network holds yet")
+        else:
+            object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute; ``ValueError`` for what lies in a network's memory."""
+        checks.expect(name not in self.attached, name, "to stay in the network", "del")
+        object.__delattr__(self, name)
+
+    def _belongs_to_network(self, name: str) -> bool:
+        return name in self.shapes or name in self.buffers or name.removeprefix("d") in self.shapes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Copy all that the layer holds but the array module, which cannot be copied."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for name, value in vars(self).items():
+            shared = isinstance(value, ModuleType)
+            vars(made)[name] = value if shared else copy.deepcopy(value, memo)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out array modules, which cannot be pickled, and kernels made for them.
@@ -50,7 +85,7 @@ class Layer:
         return {
             name: value
             for name, value in vars(self).items()
-            if not isinstance(value, types.ModuleType) and name != "kernels"
+            if not isinstance(value, ModuleType) and name != "kernels"
         }
 
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -64,6 +99,27 @@ class Layer:
     def backward(self, dy: Any) -> Any:
         """Write parameter gradients; return the loss's gradient with respect to the input."""
         raise NotImplementedError
+
+
+def fill(xp: Any, name: str, own: Any, value: Any) -> None:
+    """Copy ``value`` into the array ``own`` of the module ``xp``; ``name`` is for the messages.
+
+    Raises ``ValueError`` for another shape, or numbers too large for the array's type, ``TypeError``
+    for what are no real numbers.
+    """
+    if value is own:  # what ``layer.W *= 2`` ends with
+        return
+    checks.expect(not isinstance(value, np.ma.MaskedArray), name, "no mask", "one", TypeError)
+    new = xp.asarray(value if hasattr(value, "dtype") else np.asarray(value))
+    checks.expect(new.dtype.kind in "fiub", name, "real numbers", new.dtype, TypeError)
+    checks.expect(new.shape == own.shape, name, f"shape {own.shape}", new.shape)
+    if xp is np and new.dtype != own.dtype:
+        with np.errstate(over="ignore"):
+            cast = new.astype(own.dtype)
+        kept = np.array_equal(np.isfinite(cast), np.isfinite(new))
+        checks.expect(kept, name, f"numbers within {own.dtype}", "larger ones")
+        new = cast
+    own[...] = new.copy() if xp.may_share_memory(new, own) else new
 
 
 class Dense(Layer):
@@ -97,7 +153,7 @@ class Dense(Layer):
 
     def backward(self, dy: Any) -> Any:
         self.xp.matmul(self.x.mT, dy, out=self.dW)
-        dy.sum(axis=-2, keepdims=True, out=self.db)
+        sum_rows(dy, out=self.db)
         return dy @ self.W.mT if self.needs_dx else None
 
 
@@ -136,6 +192,9 @@ class BatchNorm(Layer):
     ``running_mean`` (0), ``running_var`` (1): ``(..., 1, features)``. ``momentum`` a = 0.1, the share
     of the new value as in PyTorch; ``epsilon`` = 1e-5. Raises ``ValueError`` for another shape, and
     for training with one row per feature, whose variance is none (Ioffe & Szegedy 2015).
+
+    Where a sum or square overflows in float32, NumPy computes that feature again in float64. If even
+    the variance is too large for float32, ``running_var`` is infinite, which marks the replica.
     """
 
     def __init__(
@@ -153,23 +212,30 @@ class BatchNorm(Layer):
     def initialize(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {"gamma": np.ones((1, self.features)), "beta": np.zeros((1, self.features))}
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def forward(self, x: Any, training: bool) -> Any:
         rows, self.training = self._rows(x), training
-        var = self._centre(rows) if training else self.running_var
-        if not training:
-            self.x_hat = rows - self.running_mean
+        if training:
+            mean, var = self._statistics(rows)
+        else:
+            mean, var = self.running_mean, self.running_var
+            self.x_hat = rows - mean
         self.scale = _inverse_root(self.xp, var, self.epsilon)
-        if self.x_hat.ndim == self.gamma.ndim:
-            y = _scaled(self.xp, self.x_hat, self.scale, self.gamma, self.beta)
-        else:  # an input that all replicas share
-            self.x_hat *= self.scale
+        if training and self._overflowed():
+            mean, var = self._in_float64(rows, mean, var)
             y = self.x_hat * self.gamma + self.beta
+        else:
+            y = self._scale_and_shift()
+        if training:
+            n, a = rows.shape[-2], self.momentum
+            running = self.running_mean, self.running_var
+            _follow(self.xp, *running, mean, var, 1 - a, a, a * n / (n - 1))
         return self._like(y, x)
 
     def backward(self, dy: Any) -> Any:
         rows = dy.reshape(*dy.shape[:-4], -1, self.features) if self.images else dy
-        (rows * self.x_hat).sum(axis=-2, keepdims=True, out=self.dgamma)
-        rows.sum(axis=-2, keepdims=True, out=self.dbeta)
+        sum_rows(rows * self.x_hat, out=self.dgamma)
+        sum_rows(rows, out=self.dbeta)
         if not self.needs_dx:
             return None
         if not self.training:
@@ -178,17 +244,40 @@ class BatchNorm(Layer):
         dx = _through(self.xp, rows, self.x_hat, *sums, self.gamma, self.scale, rows.shape[-2])
         return self._like(dx, dy)
 
-    def _centre(self, rows: Any) -> Any:
-        """Centre the batch and return its variance; running mean and variance follow."""
-        n, a = rows.shape[-2], self.momentum
-        if n < 2:
-            raise ValueError("x: expected more than one row per feature to train batch norm, got 1")
-        mean = rows.mean(axis=-2, keepdims=True)
+    def _statistics(self, rows: Any) -> tuple[Any, Any]:
+        """Centre the batch; return its mean and variance."""
+        n = rows.shape[-2]
+        checks.expect(n > 1, "x", "more than one row per feature to train batch norm", n)
+        mean = mean_rows(rows)
         self.x_hat, square = _centred(self.xp, rows, mean)
-        var = square.mean(axis=-2, keepdims=True)
-        running = self.running_mean, self.running_var
-        _follow(self.xp, *running, mean, var, 1 - a, a, a * n / (n - 1))
-        return var
+        return mean, mean_rows(square)
+
+    def _scale_and_shift(self) -> Any:
+        """Normalise the centred rows in place; return the output."""
+        if self.x_hat.ndim == self.gamma.ndim:
+            return _scaled(self.xp, self.x_hat, self.scale, self.gamma, self.beta)
+        self.x_hat = self.x_hat * self.scale  # an input that all replicas share
+        return self.x_hat * self.gamma + self.beta
+
+    def _overflowed(self) -> bool:
+        """Return whether a scale on the host is 0, infinite or NaN."""
+        if self.xp is not np:
+            return False  # looking would mean to wait for the device
+        return not bool((np.isfinite(self.scale) & (self.scale > 0)).all())
+
+    def _in_float64(self, rows: Any, mean: Any, var: Any) -> tuple[Any, Any]:
+        """Set scale and normalised rows of the features that overflowed; return mean and variance."""
+        good = np.isfinite(self.scale) & (self.scale > 0)
+        wide = rows.astype(np.float64)
+        wide_mean = wide.mean(axis=-2, keepdims=True)
+        wide -= wide_mean
+        wide_var = (wide * wide).mean(axis=-2, keepdims=True)
+        wide_scale = 1 / np.sqrt(wide_var + self.epsilon)
+        kind = self.scale.dtype
+        self.x_hat = np.where(good, self.x_hat * self.scale, wide * wide_scale).astype(kind)
+        self.scale = np.where(good, self.scale, wide_scale).astype(kind)
+        mean = np.where(good, mean, wide_mean).astype(kind)
+        return mean, np.where(good, var, wide_var).astype(kind)
 
     def _rows(self, x: Any) -> Any:
         most = self.input_ndim + self.gamma.ndim - 2
@@ -255,7 +344,9 @@ class Dropout(Layer):
         if not training or self.rate == 0:
             return x
         draw = self.noise.uniform(x.shape)
-        self.mask, y = _dropped(self.xp, x, draw, self.rate, 1 / (1 - self.rate))
+        # draws are float32: so is what they are compared with, for the same mask in float64
+        rate = float(np.float32(self.rate))
+        self.mask, y = _dropped(self.xp, x, draw, rate, 1 / (1 - self.rate))
         return y
 
     def backward(self, dy: Any) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from dlcore import backend as backends
 from dlcore import checks, folding, storage
 from dlcore.activations import Activation, ReLU, made
-from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, Layer
+from dlcore.layers import BatchNorm, Dense, Dropout, Flatten, Layer, fill
 from dlcore.random import Noise, Streams
 
 
@@ -31,12 +33,14 @@ class Slot(NamedTuple):
 class Network:
     r"""Layers applied one after another, for one net or for R replicas at once.
 
-    ``layers`` is a list of layers (copied) or a function without arguments that makes one, such as
-    ``mlp([40, 100, 10])``. ``seeds`` is an integer (plain network) or one seed per replica (every
-    array gets a leading axis). ``backend`` is a name or a ``Backend``.
+    ``layers`` is a list of layers or a function without arguments that makes one, such as
+    ``mlp([40, 100, 10])``; the network takes copies. ``seeds`` is an integer (plain network) or one seed
+    per replica (every array gets a leading axis). ``backend`` is a name or a ``Backend``.
 
     Parameters lie in ``parameters``, gradients in ``gradients``: flat, one parameter after another, each
-    a contiguous ``(R, in, out)``, so that an optimizer's step takes few calls on a GPU.
+    a contiguous ``(R, in, out)``, so that an optimizer's step takes few calls on a GPU. They stay where
+    they are: ``net.parameters = values``, like ``net.layers[0].W = values``, copies values of the same
+    shape into them.
 
     ``frozen`` holds the indices of layers that do not learn (see ``freeze``), ``lr_factors`` maps the
     index of a layer to the factor of its learning rate (default 1): ``net.lr_factors[0] = 0.1``.
@@ -50,7 +54,7 @@ class Network:
         self, layers: Sequence[Layer] | Callable[[], list[Layer]],
         seeds: int | Sequence[int] = 0, backend: str | backends.Backend = "auto",
     ) -> None:  # fmt: skip
-        made = layers() if callable(layers) else copy.deepcopy(layers)
+        made = copy.deepcopy(layers() if callable(layers) else layers)
         good = isinstance(made, (list, tuple)) and len(made) > 0
         if not good or not all(isinstance(layer, Layer) for layer in made):
             raise TypeError(f"layers: expected a non-empty list of layers, got {made!r}")
@@ -58,8 +62,11 @@ class Network:
         checks.expect(once, "layers", "each layer once (it remembers its input)", "one twice")
         self.layers, self.streams = list(made), Streams(seeds)
         self.backend = backends.get_backend(backend)
-        self.frozen, self.lr_factors = set[int](), dict[int, float]()
-        self.below = 0  # layers with weights below these, in the network that they come from
+        self.lr_factors: dict[int, float] = {}
+        # In the network that these layers come from: layers with weights below them, and noisy layers
+        # at the same place.
+        self.below, self.twins = 0, 0
+        self._frozen: frozenset[int] = frozenset()
         self.slots = self._plan()
         total = self.slots[-1].stop if self.slots else 0
         zeros, dtype = self.backend.xp.zeros, self.backend.dtype
@@ -67,6 +74,16 @@ class Network:
         self._attach()
         self.initialize()
         self.start_epoch(0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the flat buffers stay in place and get the values."""
+        if name in ("parameters", "gradients") and name in vars(self):
+            fill(self.backend.xp, name, vars(self)[name], value)
+        elif name == "lr_factors":
+            due = "a dict of layers' indices and factors"
+            vars(self)[name] = dict(checks.instance(name, value, Mapping, due))
+        else:
+            object.__setattr__(self, name, value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up a copied or pickled state, and make the layers' arrays views again."""
@@ -98,13 +115,37 @@ class Network:
     def _attach(self) -> None:
         for slot in self.slots:
             layer, span = self.layers[slot.layer], slice(slot.start, slot.stop)
-            setattr(layer, slot.name, self.parameters[span].reshape(slot.shape))
-            setattr(layer, "d" + slot.name, self.gradients[span].reshape(slot.shape))
+            layer.attach(slot.name, self.parameters[span].reshape(slot.shape))
+            layer.attach("d" + slot.name, self.gradients[span].reshape(slot.shape))
         for layer in self.layers:
             layer.xp = self.backend.xp
             for name, (own, value) in layer.buffers.items():
                 shape = (*self.streams.shape, *own)
-                setattr(layer, name, self.backend.xp.full(shape, value, dtype=self.backend.dtype))
+                full = self.backend.xp.full(shape, value, dtype=self.backend.dtype)
+                layer.attach(name, full)
+        self._find_lowest()
+
+    def check_memory(self) -> None:
+        """Raise ``ValueError`` unless each layer's parameters lie in this network's buffers.
+
+        They do not where ``layers`` was changed, or where a layer went into another network.
+        """
+        for slot in self.slots:
+            layer, own = self.layers[slot.layer], self.parameters[slot.start : slot.stop]
+            array = getattr(layer, slot.name, None)
+            inside = array is not None and self.backend.xp.may_share_memory(array, own)
+            due = "the layers that the network was made with"
+            came = f"another one at {slot.layer}, whose {slot.name} is not in the network's memory"
+            checks.expect(inside, "layers", due, came)
+
+    @property
+    def frozen(self) -> frozenset[int]:
+        """Indices of the layers that do not learn; ``net.frozen = {0, 1}`` sets them."""
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, layers: int | str | Iterable[int | str]) -> None:
+        self._frozen = frozenset(self._indices(layers))
         self._find_lowest()
 
     @property
@@ -130,13 +171,12 @@ class Network:
         such as ``"BatchNorm"``, or several of these. Call it before ``fit``. Back-propagation ends at
         the lowest layer that learns. Raises ``ValueError`` or ``TypeError`` where there is no such layer.
         """
-        self.frozen |= self._indices(layers)
-        self._find_lowest()
+        self.frozen = self.frozen | self._indices(layers)
 
     def unfreeze(self, layers: int | str | Iterable[int | str] | None = None) -> None:
         """Let layers learn again, all of them by default; ``layers`` as in ``freeze``."""
-        self.frozen -= set(self.frozen) if layers is None else self._indices(layers)
-        self._find_lowest()
+        learn = self.frozen if layers is None else self._indices(layers)
+        self.frozen = self.frozen - learn
 
     def _indices(self, layers: int | str | Iterable[int | str]) -> set[int]:
         count, found = len(self.layers), set()
@@ -162,14 +202,21 @@ class Network:
         """Draw the initial parameters on the host, from stream (seed, "weights", weights below).
 
         Counting only layers with weights W, a net with dropout or batch norm starts from the same
-        weights as the net without. Buffers, such as running statistics, get their start values.
+        weights as the net without. Layers without W have streams of their own, by class and twin.
+        Buffers, such as running statistics, get their start values.
         """
+        twins: Counter[tuple[Any, ...]] = Counter()
         for i, layer in enumerate(self.layers):
             for name, (_, value) in layer.buffers.items():
                 getattr(layer, name).fill(value)
+            purpose, place = "weights", [self.weights_below(i)]
+            if layer.shapes and "W" not in layer.shapes:
+                purpose = f"weights of {type(layer).__name__}"
+                twins[purpose, *place] += 1
+                place.append(twins[purpose, *place])
             for name in layer.shapes:
                 initial = functools.partial(_initial, layer, name, self.backend.dtype)
-                draw = self.streams.draw("weights", initial, self.weights_below(i))
+                draw = self.streams.draw(purpose, initial, *place)
                 getattr(layer, name)[...] = self.backend.asarray(draw)
 
     def start_epoch(self, number: int) -> None:
@@ -178,7 +225,7 @@ class Network:
         Twins are noisy layers with equally many layers with weights below them. ``fit`` calls this
         before each epoch, counted from 1; a new network stands at epoch 0.
         """
-        places, number = list[int](), checks.integer("number", number, 0)
+        places, number = [self.below] * self.twins, checks.integer("number", number, 0)
         for i, layer in enumerate(self.layers):
             if layer.noisy:
                 own = self.weights_below(i)
@@ -214,8 +261,16 @@ class Network:
 
         Inputs without the replica axis are shared by all replicas. ``training`` (default False) lets
         noise act and batch norm take the batch's statistics; frozen layers predict all the same.
+        What the layers keep for ``backward`` are copies: x and the output may be changed before it.
         """
         checks.expect(hasattr(x, "ndim"), "x", "an array", type(x).__name__, TypeError)
+        return self.run(x.copy(), training).copy()
+
+    def run(self, x: Any, training: bool = False) -> Any:
+        """Return what ``forward`` returns, without copies, for an x that nobody changes.
+
+        ``training`` as in ``forward``.
+        """
         x = self.spread(x) if training else x
         for i, layer in enumerate(self.layers):
             x = layer.forward(x, training and i not in self.frozen)
@@ -237,16 +292,21 @@ class Network:
         kept = folding.without_batch_norm(self.layers)
         seeds = self.streams.seeds if self.streams.shape else self.streams.seeds[-1]
         folded = Network(lambda: [layer for layer, _ in kept], seeds, self.backend)
-        for layer, values in kept:
+        for layer, (_, values) in zip(folded.layers, kept, strict=True):
             for name, value in values.items():
                 getattr(layer, name)[...] = value
         return folded
 
 
 def _initial(layer: Layer, name: str, dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
-    draw, due = layer.initialize(rng)[name], layer.shapes[name]
-    checks.expect(np.shape(draw) == due, "initializer", f"{name} of shape {due}", np.shape(draw))
-    return np.asarray(draw, dtype)
+    with np.errstate(over="ignore"):
+        draw = np.asarray(layer.initialize(rng)[name])
+        values = draw.astype(dtype)
+    due = layer.shapes[name]
+    checks.expect(draw.shape == due, "initializer", f"{name} of shape {due}", draw.shape)
+    finite = bool(np.isfinite(values).all())
+    checks.expect(finite, "initializer", f"{name} of numbers within {dtype}", "larger ones or NaN")
+    return values
 
 
 def mlp_layers(
@@ -281,7 +341,7 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     default ``"he_normal"``), ``bias`` (start value, default 0), ``batch_norm`` (``"before"`` or ``"after"``
     the activation, default False), ``dropout`` (rate behind each hidden layer, default 0),
     ``input_dropout`` (rate on the inputs, default 0). The last layer gives logits. Raises ``TypeError``
-    or ``ValueError`` for sizes that are not positive integers.
+    or ``ValueError`` for sizes that are not positive integers, and for other options.
 
     >>> [type(layer).__name__ for layer in mlp([4, 3, 2])()]
     ['Dense', 'ReLU', 'Dense']
@@ -290,6 +350,8 @@ def mlp(sizes: Sequence[int], **options: Any) -> Callable[..., list[Layer]]:
     checks.expect(good, "sizes", "a sequence of integers", repr(sizes), TypeError)
     for size in sizes:
         checks.integer("sizes", size, 1)
+    known = [name for name in inspect.signature(mlp_layers).parameters if name != "sizes"]
+    checks.names("mlp", options, known)
     blueprint = functools.partial(mlp_layers, tuple(sizes), **options)
     blueprint()  # refuses wrong options here, where they are given
     return blueprint

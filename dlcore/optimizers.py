@@ -2,8 +2,8 @@ r"""Optimizers: from gradients to updates.
 
 All end in one line: :math:`\theta \leftarrow \theta - \eta\,u - \eta\lambda\,\theta`. An optimizer says what
 the direction u is; the learning rate :math:`\eta` and the weight decay :math:`\lambda` enter only there, as
-one value per replica. Weight decay is decoupled (Loshchilov & Hutter 2019), as in Keras, and touches
-weights only, not biases.
+one value per replica. Weight decay is decoupled (Loshchilov & Hutter 2019), as in Keras, but touches
+weights only, not biases and batch norm's vectors; Keras, PyTorch and optax decay those by default, too.
 
 On the CPU updates run over blocks of at most ``BLOCK`` elements, small enough for the temporaries to
 stay in the cache; on a GPU one block holds everything, and a step is a handful of launches.
@@ -59,6 +59,7 @@ class Optimizer(checks.Checked):
 
     def bind(self, network: Network) -> Optimizer:
         """Return a copy of this optimizer with zeroed state for ``network``."""
+        network.check_memory()
         count = len(network.layers)
         wrong = sorted(set(network.lr_factors) - set(range(count)))
         checks.expect(not wrong, "lr_factors", f"indices of layers below {count}", wrong)
@@ -149,8 +150,9 @@ class RMSProp(Optimizer):
     r"""AdaGrad that forgets (Tieleman & Hinton 2012).
 
     :math:`v \leftarrow \beta_2 v + (1-\beta_2) g^2`, :math:`u = g/(\sqrt v + \epsilon)`. ``beta2`` = 0.9,
-    as in the lecture and in Keras (PyTorch calls it alpha, 0.99); ``epsilon`` = 1e-8. v starts at 0 and
-    is not corrected for it.
+    as in the lecture; ``epsilon`` = 1e-8. v starts at 0 and is not corrected for it. Elsewhere: PyTorch
+    calls beta2 alpha, 0.99; Keras (rho, 0.9) has its epsilon, 1e-7, inside the root,
+    :math:`g/\sqrt{v+\epsilon}`, so that small gradients get smaller steps there; so has optax, with 1e-8.
     """
 
     beta2: float = checks.checked(checks.real, 0, 1, "[)", default=0.9)
@@ -169,6 +171,9 @@ class Adam(Optimizer):
     :math:`u = \hat m / (\sqrt{\hat v} + \epsilon)` with :math:`\hat m = m/(1-\beta_1^t)`,
     :math:`\hat v = v/(1-\beta_2^t)`. Defaults 0.9, 0.999, 1e-8. With ``bias_correction=False``
     :math:`\hat m = m`, :math:`\hat v = v`.
+
+    Numerator and denominator of u are multiplied by a power of two, which changes no bit of it but
+    keeps :math:`\hat v` from overflowing where v does not.
     """
 
     beta1: float = checks.checked(checks.real, 0, 1, "[)", default=0.9)
@@ -180,8 +185,15 @@ class Adam(Optimizer):
     def direction(self, g: Any, m: Any, v: Any) -> Any:
         if not self.bias_correction:
             return _adam_as_it_is(self.xp, g, m, v, *self.shares(), self.epsilon)
-        own = 1 - self.beta1**self.t, 1 - self.beta2**self.t
-        return _adam(self.xp, g, m, v, *self.shares(), *own, self.epsilon)
+        power = self.power()
+        of_m = (1 - self.beta1**self.t) / power
+        of_v = (1 - self.beta2**self.t) / power**2
+        return _adam(self.xp, g, m, v, *self.shares(), of_m, of_v, self.epsilon * power)
+
+    def power(self) -> float:
+        r"""Return the power of two p with :math:`p^2 \le 1-\beta_2^t < 4p^2`."""
+        _, exponent = math.frexp(1 - self.beta2**self.t)  # 2**exponent is larger, half of it is not
+        return 2.0 ** ((exponent - 1) // 2)
 
     def shares(self) -> tuple[float, float, float, float]:
         """Return the shares of the old moment and of the new value, of m and of v."""
@@ -223,10 +235,12 @@ class NAdam(Adam):
         self.product: float = before * self.mu(self.t)
 
     def direction(self, g: Any, m: Any, v: Any) -> Any:
-        mu, ahead = self.mu(self.t), self.mu(self.t + 1)
-        of_m, of_g = ahead / (1 - self.product * ahead), (1 - mu) / (1 - self.product)
-        own = of_m, of_g, 1 - self.beta2**self.t
-        return _nadam(self.xp, g, m, v, *self.shares(), *own, self.epsilon)
+        mu, ahead, power = self.mu(self.t), self.mu(self.t + 1), self.power()
+        of_m = power * ahead / (1 - self.product * ahead)
+        of_g = power * (1 - mu) / (1 - self.product)
+        of_v = (1 - self.beta2**self.t) / power**2
+        own = of_m, of_g, of_v, self.epsilon * power
+        return _nadam(self.xp, g, m, v, *self.shares(), *own)
 
 
 # One kernel each on a device. ``old`` and ``new`` are the shares of what was and of what comes.

@@ -136,6 +136,8 @@ def _band(
         ax.plot(at, drawn.transpose(x, "seed"), color=color, lw=0.5, alpha=0.35)
     else:
         ax.fill_between(at, low, high, color=style["color"], alpha=0.22, lw=0)
+        apart = _without_neighbours(np.isfinite(low.values))
+        ax.vlines(at[apart], low[apart], high[apart], color=style["color"], alpha=0.5, lw=2)
     lone = bool((one.notnull().sum("seed") == 1).any()) and not runs
     remarks = ["no band where there is one seed"] if lone else []
     if log and bool((mean == 0).any()):
@@ -143,6 +145,12 @@ def _band(
     if bool(np.isinf(mean).any()):
         remarks.append("infinite means are not drawn")
     return remarks
+
+
+def _without_neighbours(known: np.ndarray) -> np.ndarray:
+    """Return where an interval has none beside it: a band of one place has no width to be seen."""
+    padded = np.concatenate([[False], known, [False]])
+    return known & ~padded[:-2] & ~padded[2:]
 
 
 def _remark(ax: Axes, remarks: list[str]) -> None:

@@ -114,6 +114,7 @@ def signals(
     backend, outputs = network.backend, weight_slots(network)[-1].shape[-1]
     due = f"integers in 0…{outputs - 1}" if loss.kind == "labels" else "numbers"
     labels = host_arrays.real("labels", labels, due)
+    checks.expect(labels.size, "labels", "at least one example", "none")
     checks.real("saturated_below", saturated_below, 0)
     x = backend.asarray(host_arrays.real("x", x))
     seen = observing.copies(network)

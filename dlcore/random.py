@@ -1,5 +1,6 @@
-"""Seeds to streams of random numbers: one independent host stream per (seed, purpose)."""
+"""Seeds to streams of random numbers: one independent host stream per (seed, purpose, place)."""
 
+import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,17 +10,63 @@ import numpy as np
 from dlcore import checks
 from dlcore.backend import Backend
 
+#: Purposes whose keys are plain words (seed, checksum of the purpose, index), and how many numbers
+#: their index has. One length for each, and no two checksums alike: no two such keys are equal.
+WORDS = {"weights": 1, "lsuv": 1, "batches": 1, "augment": 1, "noise": 3}
+WORD = 2**32
+
 
 def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
     """Return the generator of one seed and purpose, e.g. ``stream(3, "batches", epoch)``.
 
-    The same arguments always give the same numbers, whatever was drawn before; other arguments give
-    independent ones (``SeedSequence`` of seed, a checksum of ``purpose``, and ``index``).
+    The same arguments always give the same numbers, whatever was drawn before; any others give
+    independent ones: ``stream(3, "x")``, ``stream(3, "x", 0)`` and ``stream(3, "x", 0, 0)`` are three
+    streams. ``seed`` and ``index`` are integers >= 0 of any size.
+
+    >>> stream(3, "x").random() == stream(3, "x", 0).random()
+    False
     """
     checks.instance("purpose", purpose, str)
-    key = [checks.integer("seed", seed, 0), zlib.crc32(purpose.encode())]
-    key += [checks.integer("index", i, 0) for i in index]
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+    seed = checks.integer("seed", seed, 0)
+    place = [checks.integer("index", i, 0) for i in index]
+    words = np.random.SeedSequence(_key(seed, purpose, place))
+    return np.random.Generator(np.random.PCG64(words))
+
+
+def seed_sequence(name: str, seed: int, purpose: int) -> np.random.SeedSequence:
+    """Return the key of one seed and a purpose that is a number below 2³² (those of data sets).
+
+    ``name`` is the seed's, for the message. Seeds from 2³² on fill several words of NumPy's
+    ``SeedSequence``, of which the last would be taken for the purpose: they get keys of another kind.
+    """
+    seed = checks.integer(name, seed, 0)
+    word = checks.integer("purpose", purpose, 0)
+    checks.expect(word < WORD, "purpose", "an integer below 2**32", word)
+    key = [seed, word] if seed < WORD else _digest("data", [seed], [word], "")
+    return np.random.SeedSequence(key)
+
+
+def _key(seed: int, purpose: str, index: Sequence[int]) -> list[int]:
+    """Return the words of a key: plain ones where they can be told apart, else those of a digest.
+
+    ``SeedSequence`` fills short keys up with zeros, and splits numbers from 2³² on into words.
+    """
+    short = all(number < WORD for number in (seed, *index))
+    if short and WORDS.get(purpose) == len(index):
+        return [seed, zlib.crc32(purpose.encode()), *index]
+    return _digest("host", [seed], index, purpose)
+
+
+def _digest(kind: str, seeds: Sequence[int], index: Sequence[int], purpose: str) -> list[int]:
+    """Return the eight words of SHA-256 of a text that has its parts' ends marked.
+
+    ``kind`` is "host", "device" or "data"; numbers are hexadecimal, so that only the last part may
+    hold a semicolon.
+    """
+    numbers = [",".join(f"{number:x}" for number in part) for part in (seeds, index)]
+    text = ";".join([kind, *numbers, purpose])
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
 
 
 Draw = Callable[[np.random.Generator], np.ndarray]
@@ -47,6 +94,7 @@ class Streams:
         #: Generators on a device that are in use, by purpose and place, with the epoch (see ``Noise``).
         self.running: dict[tuple, tuple[int, Any]] = {}
         self.index = np.array([self.unique.index(s) for s in self.seeds])
+        self.index.flags.writeable = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out generators of a device, which cannot be copied."""
@@ -64,8 +112,10 @@ class Noise:
 
     NumPy: host stream ``(seed, purpose, *index)``, one draw per unique seed: replicas of one seed
     share their noise, and replica r has the bits of its seed alone. Other backends: one generator on
-    the device for all replicas, of equal distribution, without copies from the host; where the last
-    number of ``index``, the epoch, follows that of a ``Noise`` that has drawn, it goes on with its generator.
+    the device for all replicas, keyed by all seeds, of equal distribution, without copies from the
+    host; where the last number of ``index``, the epoch, follows that of a ``Noise`` that has drawn, it goes
+    on with its generator. CuPy's generators are told apart by 32 bits of their key. All draws are of
+    float32, so that float64 nets have the masks of float32 ones.
 
     >>> from dlcore import get_backend
     >>> noise = Noise(Streams([4, 7, 4]), get_backend("numpy"), "noise", 0)
@@ -81,8 +131,10 @@ class Noise:
         if self.on_host:
             self.generators = [stream(seed, purpose, *index) for seed in streams.unique]
         else:
-            key = [zlib.crc32(purpose.encode()), *index, *streams.seeds]
-            state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+            checks.instance("purpose", purpose, str)
+            place = [checks.integer("index", i, 0) for i in index]
+            words = _digest("device", streams.seeds, place, purpose)
+            state = np.random.SeedSequence(words).generate_state(1, np.uint64)
             self.seed = int(state.item())
             self.place, self.number = (purpose, *index[:-1]), (index or (None,))[-1]
             self.generators = []  # made at the first draw, see _on_device
@@ -121,9 +173,11 @@ class Noise:
             expected = ", ".join(map(str, (*self.streams.shape, "...")))
             raise ValueError(f"shape: expected ({expected}), replicas first, got {tuple(shape)}")
         if not self.on_host:
-            return getattr(self._on_device(), kind)(shape, dtype=self.dtype)
-        draws = np.empty((len(self.generators), *shape[axes:]), dtype=self.dtype)
+            draws = getattr(self._on_device(), kind)(shape, dtype=np.float32)
+            return draws.astype(self.dtype, copy=False)
+        draws = np.empty((len(self.generators), *shape[axes:]), dtype=np.float32)
         for i, generator in enumerate(self.generators):
-            getattr(generator, kind)(out=draws[i : i + 1], dtype=self.dtype)
+            getattr(generator, kind)(out=draws[i : i + 1], dtype=np.float32)
+        draws = draws.astype(self.dtype, copy=False)
         several = draws if len(draws) == len(self.streams.seeds) else draws[self.streams.index]
         return several if axes else several[0]

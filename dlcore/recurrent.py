@@ -44,6 +44,7 @@ class SimpleRNN(Layer):
     def forward(self, x: Any, training: bool) -> Any:
         if x.ndim < 3 or x.shape[-1] != self.fan_in:
             raise ValueError(f"x: expected shape (..., batch, time, {self.fan_in}), got {x.shape}")
+        checks.expect(x.shape[-2] > 0, "x", "at least one time step", x.shape)
         self.activation.xp = self.xp
         h = self.xp.zeros((*self.W.shape[:-2], x.shape[-3], self.units), dtype=self.W.dtype)
         self.x, self.z, self.h = x, [], [h]
@@ -57,7 +58,7 @@ class SimpleRNN(Layer):
     def backward(self, dy: Any) -> Any:
         for gradient in (self.dW, self.dU, self.db):
             gradient.fill(0)
-        dh, self.dh, dx = dy, [], []
+        dh, self.dh, dx = dy.copy(), [], []  # ``dh`` is kept: the caller may change dy
         for t in reversed(range(len(self.z))):
             self.dh.append(dh)
             dz = self.activation.kernel("chain")(dh, self.z[t], self.h[t + 1])

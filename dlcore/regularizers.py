@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore import checks
+from dlcore import checks, norms
 from dlcore.network import Network
 
 
@@ -30,7 +30,9 @@ class L2:
     amount: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        checks.per_replica("strength", self.strength, max(1, np.size(self.strength)))
+        values = checks.per_replica("strength", self.strength, max(1, np.size(self.strength)))
+        single = np.ndim(self.strength) == 0
+        self.strength = float(values[0]) if single else tuple(values.tolist())
 
     def bind(self, network: Network) -> L2:
         """Return a copy that holds the strengths on the network's device."""
@@ -75,29 +77,32 @@ class MaxNorm(checks.Checked):
 
     def weights(self, network: Network) -> None:
         """Scale weights that are too long, in place."""
-        xp = network.backend.xp
-        for axes, w, _ in _weights(network):
-            norm = xp.sqrt((w * w).sum(axis=axes[:-1], keepdims=True))
-            w *= self.max_norm / xp.maximum(norm, self.max_norm)
+        with network.backend.quiet():
+            for axes, w, _ in _weights(network):
+                norms.shrink(network.backend.xp, [(w, axes[:-1])], self.max_norm)
 
 
 @dataclass(frozen=True)
-class clip_by_norm(checks.Checked):
+class clip_by_global_norm(checks.Checked):
     r"""Scale a replica's whole gradient down to norm c: :math:`g \leftarrow g \min(1, c/\lVert g\rVert)`.
 
-    ``max_norm`` c > 0; the norm is over all parameters of one replica that learn (Pascanu et al. 2013).
+    ``max_norm`` c > 0; the norm is over all parameters of one replica that learn (Pascanu et al. 2013),
+    as in optax's ``clip_by_global_norm`` and PyTorch's ``clip_grad_norm_``. TensorFlow's
+    ``clip_by_norm`` and Keras's ``clipnorm`` clip each parameter's gradient on its own instead.
+    ``clip_by_norm`` is another name of this class.
     """
 
     max_norm: float = checks.checked(checks.real, 0, math.inf, "(]")
 
     def gradients(self, network: Network) -> None:
         """Clip ``network.gradients`` in place."""
-        xp, shape = network.backend.xp, network.streams.shape
         views = [getattr(network.layers[s.layer], "d" + s.name) for s in network.trainable]
-        squares = sum((g * g).sum(axis=_own(network, g)) for g in views)
-        scale = xp.minimum(self.max_norm / xp.sqrt(xp.maximum(squares, 1e-30)), 1.0)
-        for g in views:
-            g *= scale.reshape(*shape, *_ones(network, g))
+        parts = [(g, _own(network, g)) for g in views]
+        with network.backend.quiet():
+            norms.shrink(network.backend.xp, parts, self.max_norm)
+
+
+clip_by_norm = clip_by_global_norm  # the name in earlier versions
 
 
 MONITORS = ("valid_loss", "train_loss", "valid_accuracy")

@@ -189,11 +189,13 @@ class warmup(Schedule):
 class ReduceOnPlateau(Schedule):
     """Multiply a replica's factor by ``factor`` where its validation loss has stopped to fall.
 
-    A record is better if the loss is below best × (1 − ``threshold``). After more than ``patience``
-    records in a row that are not, f becomes f × ``factor``, at least ``end``, and the next ``cooldown``
-    records do not count. Each replica has its own f, in ``factors`` (R,) of the object that
-    ``begin(replicas)`` returns, which counts. Defaults 0.1, 10, 1e-4, 0 and 0, PyTorch's (Keras's
-    threshold is a difference). Without validation data ``record`` raises ``ValueError``.
+    A record is better if the loss is below the best by more than ``threshold`` times the best's size
+    (losses may be negative). After more than ``patience`` records in a row that are not, f becomes
+    f × ``factor``, at least ``end``, and the next ``cooldown`` records do not count. Each replica has
+    its own f, in ``factors`` (R,) of the object that ``begin(replicas)`` returns, which counts. Defaults
+    0.1, 10, 1e-4, 0 and 0, and the count, are PyTorch's. Keras's and optax's patience is one shorter
+    (they cut at the ``patience``-th such record: with 3 after record 4, not 5), and Keras's threshold
+    is a difference. Without validation data ``record`` raises ``ValueError``.
     """
 
     factor: float = checks.checked(checks.real, 0, 1, "()", default=0.1)
@@ -221,7 +223,8 @@ class _Plateau(Schedule):
         own, loss = self.settings, np.reshape(valid_loss, self.best.shape)
         if np.isnan(loss).any():
             raise ValueError("schedule: expected validation data for ReduceOnPlateau, got none")
-        better = loss < self.best * (1 - own.threshold)
+        sign = np.where(self.best < 0, -1, 1)  # a margin below it, also where the best is negative
+        better = loss < self.best * (1 - sign * own.threshold)
         np.copyto(self.best, loss, where=better)
         self.bad[...] = np.where(better | (self.rest > 0), 0, self.bad + 1)
         np.maximum(self.rest - 1, 0, out=self.rest)

@@ -135,9 +135,9 @@ def two_way_difference(
 ) -> Interval:
     """Interval of mean(a - b) over seeds and test examples, both of which could have been others.
 
-    ``mean ± t sqrt(V)`` with the t quantile of n seeds (n - 1 degrees of freedom) and the two-way
-    cluster variance ``V = V(seed) + V(example) - V(cell)``, never less than ``V(seed)`` or
-    ``V(example)`` alone. With e the values of a - b less their mean, over N values in all,
+    ``mean ± t sqrt(V)`` with the t quantile of n seeds (n - 1 degrees of freedom; of the examples,
+    should they be fewer) and the two-way cluster variance ``V = V(seed) + V(example) - V(cell)``, never
+    less than ``V(seed)`` or ``V(example)`` alone. With e the N values of a - b less their mean,
     ``V(c) = G / (G - 1) Σ_g (Σ e in cluster g)² / N²`` sums over the G seeds, the G examples, or the
     G cells of one seed and one example.
 
@@ -161,14 +161,16 @@ def two_way_difference(
     a, b = _pair(correct_a, correct_b, ndim=2)
     difference = a - b
     seeds = len(difference)
-    quantile = _t(level, seeds)
+    checks.expect(seeds >= 2, "correct_a", "at least two seeds", seeds)
     names = _numbered("ids", ids, a.shape)
+    examples = int(names.max()) + 1
+    quantile = _t(level, min(seeds, examples))
     mean = difference.mean()
     error = difference - mean
     number_of_seed = np.broadcast_to(np.arange(seeds)[:, None], a.shape)
     by_seed = _cluster_variance(error, number_of_seed)
     by_example = _cluster_variance(error, names)
-    by_cell = _cluster_variance(error, number_of_seed * (int(names.max()) + 1) + names)
+    by_cell = _cluster_variance(error, number_of_seed * examples + names)
     variance = max(by_seed + by_example - by_cell, by_seed, by_example)
     return _interval(mean, quantile * math.sqrt(variance), seeds, level)
 
@@ -514,7 +516,7 @@ def _rounded(x):
 
 def _interval(mean, half, n, level) -> Interval:
     number = float if np.ndim(mean) == 0 else np.asarray
-    return Interval(number(mean), number(mean - half), number(mean + half), int(n), level)
+    return Interval(number(mean), number(mean - half), number(mean + half), int(n), float(level))
 
 
 def _median(x: np.ndarray, level: float) -> Interval:

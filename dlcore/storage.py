@@ -177,6 +177,8 @@ def _check_format(path: Path, version: Any, entries: dict[str, Any]) -> None:
     checks.expect(not foreign, str(path), due, f"{', '.join(foreign)}, or a damaged file")
 
 
+#: What a file is called of which nothing is known.
+UNKNOWN = "another or damaged file"
 #: First bytes of files, and what they are.
 _BEGINNINGS = {
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with 'git lfs pull'",
@@ -201,26 +203,37 @@ def kind_of(content: bytes, path: Path) -> str:
     if not content:
         return "an empty file, a damaged one"
     if len(content) < 9:
-        return "another or damaged file"
+        return UNKNOWN
     if content.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
+    return _kind_by_header(content) or _kind_by_beginning(content) or _kind_of_text(content)
+
+
+def _kind_by_header(content: bytes) -> str | None:
     if _header(content) is not None:
         return "a safetensors file"
     length = int.from_bytes(content[:8], "little")
-    if content[8:9] == b"{" and length < 1 << 32:
-        return "a damaged safetensors file"
+    likely = content[8:9] == b"{" and length < 1 << 32
+    return "a damaged safetensors file" if likely else None
+
+
+def _kind_by_beginning(content: bytes) -> str | None:
     for beginning, kind in _BEGINNINGS.items():
         if content.startswith(beginning):
             return kind
+    return None
+
+
+def _kind_of_text(content: bytes) -> str:
     start = content[:200].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page, perhaps the answer to a download that failed"
     try:
         text = content[:2000].decode("ascii")
     except UnicodeDecodeError:
-        return "another or damaged file"
+        return UNKNOWN
     printable = all(letter.isprintable() or letter.isspace() for letter in text)
-    return "text" if printable else "another or damaged file"
+    return "text" if printable else UNKNOWN
 
 
 def _kind_of_zip(path: Path) -> str:

@@ -82,7 +82,7 @@ def _evaluate(network: Network, held: Part, loss: Any) -> tuple[np.ndarray, np.n
     for start in range(0, held.n, CHUNK):
         interrupts.check()
         x, y = held.chunk(start)
-        out = network.forward(x, training=False)
+        out = network.run(x)
         total = total + loss(out, y)[0] * (min(CHUNK, held.n - start) / held.n)
         correct = correct + loss.correct(out, y).sum(axis=-1)
     to_numpy = network.backend.to_numpy
@@ -121,8 +121,13 @@ def fit(
 
     Replica r ends with the bits that its seed gives alone (NumPy, one BLAS thread, which ``fit`` sets).
     With more ``blas_threads`` a single wide net trains faster, and equal to rounding only. A replica
-    whose loss, parameters or optimizer's state are not finite at the end of an epoch is marked in
-    ``diverged`` and frozen at zero weights.
+    whose loss, parameters, buffers or optimizer's state are not finite at the end of an epoch is marked
+    in ``diverged`` and frozen at zero weights.
+
+    Each call is a run of its own: the network goes on from its weights and running statistics, but
+    epochs count from 1 again, so that batches, noise and augmentation are those of the first run, the
+    schedule starts anew, and so does the optimizer, without memory. ``fit(epochs=3)`` twice is not
+    ``fit(epochs=6)``: give all epochs at once.
     Raises ``ValueError`` or ``TypeError`` for arguments out of range, and ``ValueError`` for a
     checkpoint that is damaged or another run's; all before the first step, as is the ``OSError`` of a
     checkpoint that cannot be written. What a probe returns is checked at the first record.
@@ -131,6 +136,7 @@ def fit(
     run = _prepared(given)
     if checkpoint is not None:
         run.resume(checkpoint, given)
+    run.sound = run.finite_arrays()
     with (
         one_blas_thread(blas_threads),
         network.backend.quiet(),
@@ -227,6 +233,7 @@ class _Run:
         self.done, self.diverged = np.zeros((), int), np.zeros(network.replicas, dtype=bool)
         self.train_loss = np.full(network.streams.shape, np.nan)
         self.keeper: checkpoints.Keeper | None = None
+        self.sound: np.ndarray | None = None  # what ``finite_arrays`` returned at the start
 
     def set_rates(self, lr: Any, weight_decay: Any) -> None:
         """Check and keep learning rate and weight decay, one per replica."""
@@ -294,6 +301,16 @@ class _Run:
             factors.append(checks.per_replica("schedule", factor, len(self.lr)))
         return np.array(factors) * (self.lr * self.active)
 
+    def on_device(self, rates: np.ndarray) -> tuple[Any, Any]:
+        """Return an epoch's learning rates on the device, and rates times decay (None: no decay).
+
+        These have one more column, 0, for the parameters that do not decay.
+        """
+        decay = self.decay
+        padded = np.append(rates * decay, np.zeros((len(rates), 1)), axis=1)
+        decays = self.backend.asarray(padded) if decay.any() else [None] * len(rates)
+        return self.backend.asarray(rates), decays
+
     def order(self, number: int) -> Any:
         """Return the rows of an epoch's batches in order, keyed by seed and epoch, on the device."""
         streams = self.network.streams
@@ -305,21 +322,19 @@ class _Run:
 
         Returns the parameters before the last step, where the probe will need them, else None.
         """
-        net, xp, asarray = self.network, self.backend.xp, self.backend.asarray
+        net, xp = self.network, self.backend.xp
         net.start_epoch(number)
         noise = Noise(net.streams, self.backend, "augment", number) if self.augment else None
         order, batch_size = self.order(number), self.length.batch_size
-        on_host = self.rates(number)
-        padded = np.append(on_host * self.decay, np.zeros((len(on_host), 1)), axis=1)
-        decays = asarray(padded) if self.decay.any() else [None] * len(on_host)
-        rates, last, before = asarray(on_host), len(on_host) - 1, None
+        rates, decays = self.on_device(self.rates(number))
+        last, before = len(rates) - 1, None
         keep = self.probe and number in self.recorded
         total = xp.zeros(net.streams.shape, dtype=self.backend.dtype)
         for k in range(len(rates)):
             interrupts.check()
             x, y = self.train.rows(order[..., k * batch_size : (k + 1) * batch_size])
             x = self.augment(x, noise) if self.augment else x
-            value, dy = self.loss(net.forward(x, training=True), y)
+            value, dy = self.loss(net.run(x, training=True), y)
             net.backward(dy)
             total += value
             for regularize in self.before_step:
@@ -335,7 +350,7 @@ class _Run:
     def finish(self, epoch: int, before: Any) -> None:
         """Mark and freeze diverged replicas; at a record, evaluate and probe; keep the state."""
         stopped = self.stopped
-        bad = ~np.isfinite(self.train_loss).reshape(-1) | self._overflowed()
+        bad = ~np.isfinite(self.train_loss).ravel() | self._overflowed()
         if epoch in self.recorded:
             self._record(epoch, before, stopped, bad)
         else:
@@ -347,18 +362,13 @@ class _Run:
             self.keeper.write(self.memory)
 
     def _overflowed(self) -> np.ndarray:
-        """Return which replicas have parameters, or state of the optimizer, that are not finite (R,)."""
-        xp, net = self.backend.xp, self.network
-        buffers = (net.parameters, *self.optimizer.buffers)
-        found = np.zeros(net.replicas, dtype=bool)
-        good = [xp.isfinite(buffer).all() for buffer in buffers]
-        if self.backend.to_numpy(xp.stack(good)).all():
-            return found
-        for buffer in buffers:
-            for slot in net.slots:
-                own = xp.isfinite(buffer[slot.start : slot.stop].reshape(net.replicas, -1))
-                found |= ~self.backend.to_numpy(own.all(axis=-1))
-        return found
+        """Return which replicas (R,) have an array that was finite at the start and is so no more.
+
+        A loss may stay finite: an infinite second moment, for one, stops all steps.
+        """
+        if self.sound is None:
+            return np.zeros(self.network.replicas, dtype=bool)
+        return (self.sound & ~self.finite_arrays()).any(axis=-1)
 
     def _record(self, epoch: int, before: Any, stopped: np.ndarray, bad: np.ndarray) -> None:
         """Probe, evaluate and freeze; write down what was seen, and tell who watches.
@@ -372,7 +382,7 @@ class _Run:
         valid, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
         if self.valid.n and self.active.any():
             valid, accuracy = _evaluate(self.network, self.valid, self.loss)
-            bad = bad | ~np.isfinite(valid).reshape(-1)
+            bad = bad | ~np.isfinite(valid).ravel()
         self._freeze(bad & self.active)
         diverged = self.diverged.reshape(shape)
         guessing = diverged & (self.valid.n > 0)
@@ -421,6 +431,18 @@ class _Run:
         checks.expect(good, own, f"shape ({due}), replicas first", value.shape)
         before = self.probes[name][0].shape if name in self.probes else value.shape
         checks.expect(value.shape == before, own, f"shape {before} as at first", value.shape)
+
+    def finite_arrays(self) -> np.ndarray:
+        """Return for each replica whether the network's and optimizer's arrays are finite ``(R, n)``."""
+        net, xp = self.network, self.backend.xp
+        flat = (net.parameters, *self.optimizer.buffers)
+        arrays = [buffer[slot.start : slot.stop] for slot in net.slots for buffer in flat]
+        arrays += [getattr(layer, name) for layer in net.layers for name in layer.buffers]
+        if not arrays:
+            return np.ones((net.replicas, 1), bool)
+        rows = [a.reshape(net.replicas, -1) for a in arrays]
+        ends = [xp.maximum(row.max(axis=-1), -row.min(axis=-1)) for row in rows]  # no large copies
+        return np.isfinite(self.backend.to_numpy(xp.stack(ends, axis=-1)))
 
     def _freeze(self, new: np.ndarray) -> None:
         """Zero the weights and the optimizer's state of newly diverged replicas."""
@@ -511,7 +533,7 @@ def bar(steps: Any, progress: bool | None, unit: str = "epoch") -> Iterable[Any]
 def _check_outputs(network: Network, held: Part, loss: Any) -> None:
     """Raise ``ValueError`` unless one row gets through the network and each class has an output."""
     with network.backend.quiet():
-        outputs = network.forward(held.x[:1], training=False).shape[-1]
+        outputs = network.run(held.x[:1]).shape[-1]
     enough = outputs >= held.classes if loss.kind == "labels" else outputs == held.classes
     checks.expect(enough, "network", f"{held.classes} outputs, one per class", outputs)
 

@@ -66,7 +66,7 @@ def _outputs(network: Network, k: int, data: Dataset, replica: int) -> Dataset:
     for layer, own in zip(layers, network.layers[:k], strict=True):
         for name in (*own.shapes, *own.buffers):
             value = getattr(own, name)
-            setattr(layer, name, value[replica] if network.streams.shape else value)
+            layer.attach(name, value[replica] if network.streams.shape else value)
 
     def run(x: np.ndarray) -> np.ndarray:
         if not len(x):
@@ -89,8 +89,11 @@ def _upper(network: Network, k: int) -> Network:
     slots = [slot for slot in network.slots if slot.layer >= k]
     start = slots[0].start
     upper.layers, upper.below = network.layers[k:], network.weights_below(k)
+    places = [network.weights_below(i) for i in range(k) if network.layers[i].noisy]
+    upper.twins = places.count(upper.below)
     upper.slots = [Slot(i - k, n, a - start, b - start, shape) for i, n, a, b, shape in slots]
-    upper.parameters, upper.gradients = network.parameters[start:], network.gradients[start:]
+    views = {"parameters": network.parameters[start:], "gradients": network.gradients[start:]}
+    vars(upper).update(views)
     upper.frozen = {i - k for i in network.frozen if i >= k}
     upper.lr_factors = {i - k: f for i, f in network.lr_factors.items() if i >= k}
     upper.lowest = network.lowest - k

@@ -61,6 +61,7 @@ def test_it_does_not_hang_on_what_was_set_before():
     assert run_in("canonical", SAY, **variables).startswith("canonical ")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [name for name in HAD if name != "canonical"])
 def test_other_arithmetics_have_other_bits_and_say_which(name):
     kernel = arithmetic.ARITHMETICS[name].kernel

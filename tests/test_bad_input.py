@@ -22,7 +22,8 @@ from dlcore import initializers as ini
 from dlcore import schedules as sc
 from dlcore import statistics as st
 from dlcore.datasets import Dataset
-from dlcore.random import stream
+from dlcore.layers import fill
+from dlcore.random import seed_sequence, stream
 
 NAN, INF = float("nan"), float("inf")
 NUMPY = dl.get_backend("numpy")
@@ -101,6 +102,7 @@ CROSSED = dict(correct_a=np.eye(4), correct_b=np.zeros((4, 4)))
 RIGHT = {
     dl.get_backend: lambda: dict(name="numpy", dtype="float32"),
     stream: lambda: dict(seed=1, purpose="weights", index=(2,)),
+    seed_sequence: lambda: dict(name="test_seed", seed=1, purpose=2),
     dl.Streams: lambda: dict(seeds=[1, 2]),
     dl.Streams.draw: lambda: dict(
         self=dl.Streams([1, 2]), purpose="weights", function=lambda r: r.random(2), index=(0,)
@@ -114,9 +116,11 @@ RIGHT = {
     checks.instance: lambda: dict(name="test", value=True, kind=bool, due="a truth value"),
     checks.choice: lambda: dict(name="part", value="test", known=("train", "test")),
     checks.function: lambda: dict(name="probe", value=len, due="a probe"),
+    checks.names: lambda: dict(name="mlp", given=["bias"], known=["bias", "dropout"]),
     # activations, layers, losses
     dl.LeakyReLU: lambda: dict(alpha=0.1),
     dl.ELU: lambda: dict(alpha=0.1),
+    fill: lambda: dict(xp=np, name="W", own=np.zeros((3, 2), np.float32), value=np.ones((3, 2))),
     dl.Dense: lambda: dict(fan_in=3, fan_out=2, initializer="he_normal", bias=0.1),
     dl.Flatten: lambda: dict(axes=2),
     dl.BatchNorm: lambda: dict(features=3, momentum=0.1, epsilon=1e-5, images=False),
@@ -157,6 +161,7 @@ RIGHT = {
     dl.Network.unfreeze: lambda: dict(self=net(), layers=0),
     dl.Network.start_epoch: lambda: dict(self=net(), number=1),
     dl.Network.forward: lambda: dict(self=net(), x=X, training=False),
+    dl.Network.run: lambda: dict(self=net(), x=X, training=False),
     dl.Network.load: lambda: dict(self=net(), path=written("net")),
     dl.Network.copy_layers: lambda: dict(self=net(), source=net(seeds=[5, 6]), k=1),
     dl.Network.fold_batch_norm: lambda: dict(self=net(dl.mlp([6, 5, 3], batch_norm="before"))),
@@ -177,7 +182,7 @@ RIGHT = {
     dl.L1: lambda: dict(strength=0.1),
     dl.L2: lambda: dict(strength=[0.1, 0.2]),
     dl.MaxNorm: lambda: dict(max_norm=3.0),
-    dl.clip_by_norm: lambda: dict(max_norm=3.0),
+    dl.clip_by_global_norm: lambda: dict(max_norm=3.0),
     dl.EarlyStopping: lambda: dict(patience=3, min_delta=0.1, monitor="valid_loss"),
     sc.piecewise: lambda: dict(boundaries=(0.5,), factors=(1, 0.1)),
     sc.exponential: lambda: dict(rate=0.1, length=0.5),
@@ -392,6 +397,12 @@ WRONG = {
     ],
     stream: [*SEED, ("purpose", 3, T, "a str"), ("index", (-1,), V, WHOLE, "-1"),
              ("index", (0.5,), T, WHOLE, "0.5")],
+    seed_sequence: [
+        *[("seed", v, V, WHOLE, str(v), "test_seed") for v in (-1, -5)],
+        *[("seed", v, T, WHOLE, repr(v), "test_seed") for v in (0.5, "1", None, True)],
+        *wholes("purpose", 0),
+        ("purpose", 2**32, V, "an integer below 2**32", "4294967296"),
+    ],
     dl.Streams: [
         ("seeds", [], V, "at least one seed", "none"),
         ("seeds", -1, V, WHOLE),
@@ -426,6 +437,20 @@ WRONG = {
     checks.instance: [("value", v, T, "a truth value", repr(v), "test") for v in (1, "yes", None)],
     checks.choice: [("value", v, V, "'train' or 'test'", repr(v), "part") for v in ("dev", 0)],
     checks.function: [("value", v, T, "a probe", repr(v), "probe") for v in ("len", int, None)],
+    fill: [
+        ("value", v, V, "shape (3, 2)", str(np.shape(v)), "W")
+        for v in (np.ones((2, 3)), np.ones((1, 3, 2)), np.ones(2), 0.0, [[1.0, 2.0]], [])
+    ] + [
+        ("value", np.full((3, 2), 1e39), V, "numbers within float32", "larger", "W"),
+        ("value", np.ones((3, 2), complex), T, "real numbers", "complex128", "W"),
+        ("value", np.ma.ones((3, 2)), T, "no mask", "one", "W"),
+        ("value", "W", T, "real numbers", "<U1", "W"),
+        ("value", None, T, "real numbers", "object", "W"),
+    ],
+    checks.names: [
+        ("given", ["bais"], T, "options among ['bias', 'dropout']", "(did you mean 'bias'?)", "mlp"),
+        ("given", ["bias", "q"], T, "options among ['bias', 'dropout']", "'q'", "mlp"),
+    ],
     dl.LeakyReLU: numbers("alpha", "a number in [0, 1]", 1.5, -0.1),
     dl.ELU: numbers("alpha", RATE, -1),
     dl.Dense: [
@@ -479,16 +504,27 @@ WRONG = {
         ("labels", [0, 1, 2, 0], T, "an array", "list"),
         ("logits", [[0.0, 1.0]], T, "an array", "list"),
         ("logits", np.zeros(3), V, "axes (..., batch, classes)", "(3,)"),
+        ("labels", np.array([0, 1, 3, 0]), V, "values in 0…2", "0…3"),
+        ("labels", np.array([0, -1, 2, 0]), V, "values in 0…2", "-1…2"),
+        ("logits", np.zeros((0, 3)), V, "at least one row and one output", "(0, 3)"),
+        ("logits", np.zeros((4, 0)), V, "at least one row and one output", "(4, 0)"),
     ],
-    dl.BinaryCrossEntropy.__call__: TARGETS,
+    dl.BinaryCrossEntropy.__call__: [
+        *TARGETS,
+        ("targets", np.full((4, 3), 2.0), V, "values in 0…1", "2.0…2.0"),
+        ("targets", np.full((4, 3), -1), V, "values in 0…1", "-1…-1"),
+        ("targets", np.full((4, 3), NAN), V, "values in 0…1", "nan…nan"),
+        ("logits", np.zeros((0, 3)), V, "at least one row and one output", "(0, 3)"),
+    ],
     dl.MeanSquaredError.__call__: [
         *TARGETS,
         ("targets", [[1.0]], T, "an array", "list"),
         ("y", [[1.0]], T, "an array", "list"),
+        ("y", np.zeros((0, 3)), V, "at least one row and one output", "(0, 3)"),
     ],
     ini.fans: SHAPES,
     ini.normal: numbers("std", RATE, -1),
-    ini.uniform: numbers("limit", RATE, -1),
+    ini.uniform: numbers("limit", "a number in [0, 8.98847e+307]", -1),
     ini.lecun_normal: SHAPES,
     ini.lecun_uniform: SHAPES,
     ini.glorot_normal: SHAPES,
@@ -521,6 +557,16 @@ WRONG = {
             "(5,)",
             "initializer",
         ),
+        *[
+            ("layers", [layer], V, f"{name} of numbers within float32", "larger ones or NaN", "initializer")
+            for name, layer in (
+                ("W", dl.Dense(3, 3, ini.normal(1e39))),
+                ("W", dl.Dense(3, 3, lambda rng, shape: np.full(shape, NAN))),
+                ("W", dl.Conv2D(1, 2, 3, initializer=ini.uniform(1e300))),
+                ("U", dl.SimpleRNN(2, 3, recurrent_initializer=ini.orthogonal(1e40))),
+                ("b", dl.Dense(3, 3, bias=-1e39)),
+            )
+        ],
         ("seeds", [], V, "at least one seed", "none"),
         ("seeds", [0.5], T, WHOLE, "0.5"),
         ("seeds", None, T, WHOLE),
@@ -542,6 +588,10 @@ WRONG = {
         ("x", np.zeros((4, 7), np.float32), V, "(..., batch, 6)", "(4, 7)"),
         ("x", np.zeros(6, np.float32), V, "(..., batch, 6)", "(6,)"),
         ("x", [[0.0] * 6], T, "an array", "list"),
+    ],
+    dl.Network.run: [
+        ("x", np.zeros((4, 7), np.float32), V, "(..., batch, 6)", "(4, 7)"),
+        ("x", np.zeros(6, np.float32), V, "(..., batch, 6)", "(6,)"),
     ],
     dl.Network.load: [
         ("path", partial(written, "other", dl.mlp([6, 4, 3])), V, "(2, 6, 5)", "(2, 6, 4)", "other: 0.W"),
@@ -580,6 +630,11 @@ WRONG = {
         ("batch_norm", True, V, "'before', 'after' or False"),
         *numbers("dropout", SHARE, 1, -0.1),
         *numbers("input_dropout", SHARE, 1, -0.1),
+        ("dropuot", 0.1, T, "options among", "'dropuot' (did you mean 'dropout'?)", "mlp"),
+        ("Dropout", 0.1, T, "options among", "'Dropout' (did you mean 'dropout'?)", "mlp"),
+        ("batchnorm", 1, T, "options among", "'batchnorm' (did you mean 'batch_norm'?)", "mlp"),
+        ("init", "normal", T, "'initializer'", "'init'", "mlp"),
+        ("xyzzy", 1, T, "options among", "'xyzzy'", "mlp"),
     ],
     dl.Momentum: numbers("momentum", "a number in [0, 1]", 1.1, -0.1),
     dl.Nesterov: numbers("momentum", "a number in [0, 1]", 1.1),
@@ -601,7 +656,7 @@ WRONG = {
         ("strength", True, T, "a number or one per replica"),
     ],
     dl.MaxNorm: numbers("max_norm", POSITIVE, 0, -1),
-    dl.clip_by_norm: numbers("max_norm", POSITIVE, 0, -1),
+    dl.clip_by_global_norm: numbers("max_norm", POSITIVE, 0, -1),
     dl.EarlyStopping: [
         *wholes("patience", 1),
         *numbers("min_delta", RATE, -1),
@@ -850,9 +905,9 @@ WRONG = {
         ("network", None, T, "a function that makes layers"),
         ("data", X, T, "a Dataset, a mapping or a function of seed", "array("),
         *NO_DATA[1:],
-        ("learning_rate", [0.1], T, "'lr'", "['learning_rate']", "settings"),
-        ("Lr", 0.1, T, "'lr'", "['Lr']", "settings"),
-        ("optimiser", dl.SGD, T, "'optimizer'", "['optimiser']", "settings"),
+        ("learning_rate", [0.1], T, "'lr'", "'learning_rate'", "settings"),
+        ("Lr", 0.1, T, "'lr'", "'Lr' (did you mean 'lr'?)", "settings"),
+        ("optimiser", dl.SGD, T, "'optimizer'", "'optimiser' (did you mean 'optimizer'?)", "settings"),
         ("lr", [], V, "values with distinct labels"),
         ("lr", {}, V, "values with distinct labels"),
         ("lr", [0.1, 0.1], V, "values with distinct labels"),
@@ -898,6 +953,9 @@ WRONG = {
         ("labels", np.zeros(4), V, "integers in 0…2", "0."),
         ("labels", ["a"] * 4, V, "integers in 0…2", "'a'"),
         ("labels", Y[:3], V, "shape (..., 4)", "(3,)"),
+        ("labels", Y[:0], V, "at least one example", "none"),
+        ("x", X * 1j, V, "numbers", "imaginary part"),
+        ("x", np.ma.masked_equal(X, 0), V, "numbers", "24 masked"),
         ("loss", "softmax", T, "a loss such as SoftmaxCrossEntropy()"),
         *numbers("saturated_below", RATE, -1),
     ],
@@ -925,8 +983,10 @@ WRONG = {
         *numbers("sigma_b", RATE, -1),
     ],
     gradcheck.numerical: [
-        ("array", np.ones(2, int), T, "a floating array", "int64"),
-        ("array", [1, 2], T, "a floating array", "int64"),
+        *[("array", np.ones(2, kind), T, "a float64 array", np.dtype(kind).name)
+          for kind in (int, np.float32, np.float16, complex, bool)],
+        ("array", [1.0, 2.0], T, "a float64 array", "list"),
+        *numbers("step", "a number in (0, 1)", 0, 1, -1e-6),
     ],
     gradcheck.error: [("found", np.ones(3), V, "shape (2,)", "(3,)")],
     gradcheck.check_layer: [
@@ -1069,10 +1129,13 @@ NO_ROW = {
             "a record that dlcore fills",
         ),
         ("activations.made", "called through mlp, SimpleRNN and meanfield"),
+        ("norms.norm norms.shrink", "called through MaxNorm and clip_by_global_norm"),
+        ("norms.sum_rows norms.mean_rows", "called by layers"),
         ("checks.expect checks.checked", "what the other checks are made of"),
         ("network.mlp_layers", "called through mlp, whose rows are the same"),
         ("folding.without_batch_norm", "called through Network.fold_batch_norm"),
         ("training.on_backend", "called through fit and evaluate"),
+        ("training.check", "called through sweep; what it raises is what fit raises"),
         ("backend.one_blas_thread", "called through fit, which has the row of blas_threads"),
         ("backend.on_device backend.to_host backend.array_module", "any value will do"),
         ("backend.fuse backend.fused", "wrap dlcore's own functions"),
@@ -1105,7 +1168,11 @@ NO_ARGUMENT = {
     "network.Network.forward": "training",
     "probes.gradient_rms": "before",
     "gradcheck.error": "expected",
-    "gradcheck.numerical": "function step",
+    "gradcheck.numerical": "function",
+    "random.seed_sequence": "name",
+    "layers.fill": "xp name own",
+    "checks.names": "name known",
+    "network.Network.run": "training",
     "gradcheck.check_layer": "seed",
     "gradcheck.check_loss": "seed",
     "statistics.ratio": "median",
@@ -1187,7 +1254,7 @@ def public():
         method = name.count(".") == 2
         if isinstance(thing, property) or (method and owner not in METHODS):
             continue
-        if name.startswith(("checkpoints.", "storage.")):  # called through fit, sweep and Network
+        if name.startswith(INSIDE):
             continue
         if inspect.isclass(thing) and thing.__init__ is object.__init__:
             continue
@@ -1195,6 +1262,8 @@ def public():
             yield name, thing
 
 
+#: Modules that are called through ``fit``, ``sweep`` and ``Network``.
+INSIDE = ("checkpoints.", "fingerprints.", "installed.", "interrupts.", "storage.")
 #: Classes whose methods have rows of their own; other classes' are called by dlcore.
 METHODS = ("Network", "Dataset", "Streams", "Noise")
 

@@ -13,6 +13,8 @@ from benchmarks.cases import NETS, Case, start
 from benchmarks.measure import Disagreement, check
 from benchmarks.peers import OURS, PEERS, TORCH_PROCESSES
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -135,6 +137,9 @@ def fake(name, words, seconds, loss=2.0):
 def test_measuring_takes_the_best_setting_and_pairs_rounds(monkeypatch):
     ours = fake("dlcore", {"slow": 3, "fast": 1}, 0.5)
     other = fake("torch_loop", {"one": 1, "two": 2}, 2.0)
+    # Its clock is not real: no need to wait, nor to look through all that other tests have left in memory.
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(measure.gc, "collect", lambda: 0)
     monkeypatch.setattr(measure, "OURS", ours)
     monkeypatch.setattr(measure.peers, "dlcore", ours.train)
     monkeypatch.setattr(measure.peers, "OURS", ours)

@@ -20,7 +20,10 @@ LAYERS = {
     "Conv2D": (dl.Conv2D(2, 3, 3, padding="same"), (4, 6, 6, 2)),
     "MaxPool2D": (dl.MaxPool2D(2), (4, 6, 6, 2)),
 }
-LAYERS |= {c.__name__: (c(), (4, 6)) for c in small.subclasses(Activation)}
+LAYERS |= {
+    c.__name__: (c(), (4, 6))
+    for c in sorted(small.subclasses(Activation), key=lambda c: c.__name__)
+}
 # Calls forward and backward, in training and with the gradient of the input, whatever R.
 LIMITS = {
     "Dense": (2, 3),

@@ -170,6 +170,7 @@ def test_killed_fits(tmp_path):
 
 
 @POSIX
+@pytest.mark.thorough
 def test_killed_in_the_middle_of_a_write(tmp_path):
     """The system ends the process at the n-th byte; the old file stays, and the run goes on from it."""
     lines = script("write", tmp_path, 0)
@@ -178,6 +179,7 @@ def test_killed_in_the_middle_of_a_write(tmp_path):
 
 
 @POSIX
+@pytest.mark.thorough
 def test_killed_sweep(tmp_path):
     ((kills, equal),) = script("sweep", tmp_path, 0)
     assert kills >= 2
@@ -512,6 +514,7 @@ def test_a_damaged_or_renamed_shard_is_refused(tmp_path):
 
 
 @POSIX
+@pytest.mark.thorough
 def test_two_sweeps_at_once(tmp_path):
     """Two processes write the same files at the same time; both end well."""
     text = (
@@ -533,6 +536,7 @@ def test_two_sweeps_at_once(tmp_path):
 # Fingerprints
 
 
+@pytest.mark.thorough
 def test_a_fingerprint_is_the_same_in_every_process():
     text = (
         "import test_checkpoints as t\n"

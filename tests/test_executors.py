@@ -84,6 +84,7 @@ def test_dask_with_a_worker_killed(folder):
     assert expected.identical(found)
 
 
+@pytest.mark.thorough
 def test_process_pool(folder):
     """Processes that start anew; inside ``fit`` BLAS has one thread."""
     expected = sweep(folder, probe=interrupted.blas_threads)
@@ -97,6 +98,7 @@ def test_process_pool(folder):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.thorough
 def test_a_broken_process_pool_and_the_way_on(folder, tmp_path):
     """A pool whose worker was killed is of no more use; with a checkpoint its work is not lost."""
     keep = dl.Checkpoint(tmp_path / "kept", seconds=0)
@@ -127,6 +129,7 @@ class Unsendable(dl.SGD):
         self.lock = threading.Lock()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("part", "network", "settings"),
     [

@@ -194,3 +194,9 @@ def test_more_gradients_are_written_into_the_buffer(backend, layer, shape):
             np.testing.assert_array_equal(part, backend.to_numpy(getattr(own, "d" + slot.name)))
             assert np.any(part)
     np.testing.assert_array_equal(*passes)
+
+
+def test_sequences_without_a_time_step_are_refused(backend):
+    layer = dl.Network([dl.SimpleRNN(3, 2)], [0, 1], backend).layers[0]
+    with pytest.raises(ValueError, match=r"x: expected at least one time step, got \(4, 0, 3\)"):
+        layer.forward(backend.asarray(np.zeros((4, 0, 3))), True)

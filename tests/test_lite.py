@@ -175,6 +175,77 @@ def test_a_notebook_gets_one_cell_more_and_keeps_its_outputs():
     assert max(map(len, source.splitlines())) <= 120
 
 
+@pytest.fixture
+def book(tmp_path):
+    """A book of two chapters, the first with a link to the second and to the site."""
+    (tmp_path / "chapters").mkdir()
+    for name, text in (
+        ("01-one", "# One\n\n[G1](#verdict-g1), [two](02-two.ipynb)"),
+        ("02-two", "# Two"),
+    ):
+        cells = [new_markdown_cell(text, id="m"), new_code_cell("1", id="c")]
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"chapters/{name}.ipynb")
+    return tmp_path
+
+
+def change(book, name, text):
+    path = book / f"chapters/{name}.ipynb"
+    nb = nbformat.read(path, as_version=4)
+    nb.cells[1].source = text
+    nbformat.write(nb, path)
+
+
+def test_a_changed_chapter_has_another_name_and_an_unchanged_one_keeps_its_own(book):
+    before = lite.editions(book)
+    assert all(re.fullmatch(r"0\d-\w+-[0-9a-f]{8}\.ipynb", name) for name in before.values())
+    assert lite.editions(book) == before
+    change(book, "02-two", "2")
+    after = lite.editions(book)
+    assert after["01-one.ipynb"] == before["01-one.ipynb"]
+    assert after["02-two.ipynb"] != before["02-two.ipynb"]
+
+
+def test_a_change_of_the_first_cell_or_of_an_output_is_a_change_of_the_chapter(book, monkeypatch):
+    before = lite.editions(book)
+    path = book / "chapters/01-one.ipynb"
+    nb = nbformat.read(path, as_version=4)
+    nb.cells[1].outputs = [new_output("stream", text="1\n")]
+    nbformat.write(nb, path)
+    between = lite.editions(book)
+    assert between["01-one.ipynb"] != before["01-one.ipynb"]
+    monkeypatch.setattr(lite, "CELL", lite.CELL + "\n")
+    assert lite.editions(book)["01-one.ipynb"] != between["01-one.ipynb"]
+
+
+def test_copies_link_to_each_other_and_to_the_site(book):
+    lite.write_notebooks(book / "out", 59, book)
+    names = lite.editions(book)
+    assert {p.name for p in (book / "out").iterdir()} == set(names.values())
+    text = nbformat.read(book / "out" / names["01-one.ipynb"], as_version=4).cells[0].source
+    assert f"[two]({names['02-two.ipynb']})" in text
+    assert f"[G1]({lite.SITE_MARK}chapters/appendix/ledger.html#ledger-g1)" in text
+    assert lite.SITE_MARK in (ROOT / "lite" / lite.PAGE).read_text("utf-8")
+
+
+def test_the_script_and_the_names_are_beside_the_pages(book):
+    for app in lite.APPS:
+        (book / "site" / app).mkdir(parents=True)
+        (book / "site" / app / "index.html").write_text(
+            "<head><title>x</title></head><body></body>"
+        )
+    lite.add_page_script(book / "site", book)
+    for app in lite.APPS:
+        assert (
+            '<script src="../page.js" defer></script></head>'
+            in (book / "site" / app / "index.html").read_text()
+        )
+    names = json.loads((book / "site/editions.json").read_text())
+    assert names["chapters/01-one"] == f"chapters/{lite.editions(book)['01-one.ipynb']}"
+    (book / "site/lab/index.html").write_text("another page")
+    with pytest.raises(lite.LiteError, match=r"lab/index\.html has no head"):
+        lite.add_page_script(book / "site", book)
+
+
 def test_the_settings_name_one_python_and_no_index():
     for local in (False, True):
         data = lite.settings(local)["jupyter-config-data"]
@@ -200,7 +271,13 @@ def test_the_size_counts_everything_that_is_loaded(tmp_path):
 @pytest.fixture
 def root(tmp_path):
     """A book of one chapter, with a JupyterLite of one file."""
-    for name in ("chapters/01-one.ipynb", "dlcore/a.py", "lite/b.json", "book/lite.py"):
+    for name in (
+        "chapters/01-one.ipynb",
+        "dlcore/a.py",
+        "lite/b.json",
+        "book/lite.py",
+        "book/copies.py",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("first")
     (tmp_path / "_build/lite/site").mkdir(parents=True)
@@ -218,6 +295,7 @@ def root(tmp_path):
         "dlcore/a.py",
         "lite/b.json",
         "book/lite.py",
+        "book/copies.py",
     ],
 )
 def test_it_is_taken_along_while_it_is_up_to_date(root, name):
@@ -240,7 +318,7 @@ def test_where_nothing_was_built_nothing_is_taken(tmp_path):
 
 
 def test_the_button_says_how_much_it_loads():
-    made = lite.button("../", "chapters/01-gradients", 59)
+    made = lite.button("../", "chapters/01-gradients-0123abcd.ipynb", 59)
     assert "downloads about 59 MB" in made["tooltip"]
     assert made["url"].startswith("../lite/notebooks/")
 
@@ -464,6 +542,7 @@ def test_indices_fit_machines_of_32_bits(request):
         np.testing.assert_array_equal(np.asarray(old), np.asarray(new))
 
 
+@pytest.mark.thorough
 def test_native_runs_are_made_as_on_other_processors_too(tmp_path, monkeypatch):
     cell = nbformat.v4.new_code_cell("import os; print(os.environ.get('OPENBLAS_CORETYPE'))")
     path = tmp_path / "one.ipynb"

@@ -10,6 +10,8 @@ import dlcore as dl
 from dlcore.batches import CHUNK
 from dlcore.datasets import Dataset
 
+pytestmark = pytest.mark.thorough
+
 # The nets of the benchmark: sizes, replicas, batch.
 NETS = {
     "small": ([40, 100, 100, 100, 10], 20, 100),

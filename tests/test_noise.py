@@ -290,3 +290,64 @@ def test_no_copy_and_no_wait_inside_an_epoch(name):
             optimizer.step(rates)
     assert counted.syncs == counted.to_device == counted.to_host == 0
     assert counted.calls < 2 * 250
+
+
+@pytest.mark.parametrize("seeds", [5, [5, 6]], ids=["plain", "2"])
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9, 0.5 + 1e-10, 1 / 3])
+def test_masks_do_not_depend_on_the_type(rate, seeds):
+    """One seed drops the same units in float32 and in float64, epoch by epoch."""
+    masks = []
+    for dtype in ("float32", "float64"):
+        network = dl.Network([dl.Dropout(rate)], seeds, dl.get_backend("numpy", dtype))
+        x = np.ones((*network.streams.shape, 200, 50), dtype)
+        found = []
+        for epoch in (1, 2):
+            network.start_epoch(epoch)
+            found.append(network.forward(x, True) != 0)
+        masks.append(found)
+    np.testing.assert_array_equal(*masks)
+    assert np.any(masks[0][0] != masks[0][1])
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+def test_numbers_do_not_depend_on_the_type(kind):
+    draws = [
+        getattr(dl.Noise(SHARED, dl.get_backend("numpy", dtype), "noise", 1, 0, 2), kind)((3, 50))
+        for dtype in ("float32", "float64")
+    ]
+    assert [draw.dtype for draw in draws] == [np.float32, np.float64]
+    np.testing.assert_array_equal(*draws)
+
+
+def test_float32_numbers_are_as_they_were():
+    """What the book's runs drew: float32 numbers of the stream (seed, "noise", place)."""
+    own = dl.random.stream(4, "noise", 1, 0, 2)
+    draw = dl.Noise(dl.Streams(4), NUMPY, "noise", 1, 0, 2).uniform((5,))
+    np.testing.assert_array_equal(draw, own.random(5, dtype=np.float32))
+
+
+@pytest.mark.parametrize("augment", [dl.augmentation.shift(3), dl.augmentation.shift(7)], ids=repr)
+def test_rolls_do_not_depend_on_the_type(augment):
+    rolled = []
+    for dtype in ("float32", "float64"):
+        backend = dl.get_backend("numpy", dtype)
+        noise = dl.Noise(dl.Streams([1, 2]), backend, "augment", 1)
+        x = np.broadcast_to(np.arange(40, dtype=dtype), (2, 500, 40))
+        rolled.append(augment(x, noise))
+    np.testing.assert_array_equal(*rolled)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [dl.augmentation.shift(2), dl.augmentation.rotate(20), dl.augmentation.elastic(1.0),
+     dl.augmentation.white_noise(0.1)],
+    ids=repr,
+)  # fmt: skip
+def test_augmentation_of_both_types_is_equal_to_rounding(augment):
+    found = []
+    for dtype in ("float32", "float64"):
+        backend = dl.get_backend("numpy", dtype)
+        noise = dl.Noise(dl.Streams(3), backend, "augment", 1)
+        images = np.random.default_rng(0).random((6, 9, 9, 1)).astype(dtype)
+        found.append(augment(images, noise))
+    np.testing.assert_allclose(*found, atol=1e-5)

@@ -497,6 +497,7 @@ needs_avx2 = pytest.mark.skipif(
 
 
 @needs_avx2
+@pytest.mark.thorough
 def test_nbval_with_our_comparison(tmp_path):
     cases = [
         (new_code_cell(EMIT, execution_count=1), True),
@@ -519,6 +520,7 @@ def test_nbval_with_our_comparison(tmp_path):
 @pytest.mark.skipif(
     bool(arithmetic.why_not("nehalem")), reason="there is no other arithmetic to be had here"
 )
+@pytest.mark.thorough
 def test_nbval_with_our_comparison_in_another_arithmetic(tmp_path):
     cases = [
         (new_code_cell(EMIT, execution_count=1), True),
@@ -536,6 +538,7 @@ def test_nbval_with_our_comparison_in_another_arithmetic(tmp_path):
     assert "the effect is 52.3 as stored and 60.0 now, more than 4 standard errors" in printed
 
 
+@pytest.mark.thorough
 def test_nbval_refuses_another_size(tmp_path, monkeypatch):
     nbformat.write(good(), tmp_path / "sample.ipynb")
     (tmp_path / "conftest.py").write_text((ROOT / "chapters" / "conftest.py").read_text())

@@ -149,7 +149,8 @@ def frozen_copy(value, seen=None):
 
 def state(net):
     own = {k: v for k, v in vars(net).items() if k not in ("backend", "streams", "slots")}
-    shared = np.random.get_state(), dict(mpl.rcParams), plots.plt.get_fignums()
+    drawn = np.random.get_state()  # noqa: NPY002
+    shared = drawn, dict(mpl.rcParams), plots.plt.get_fignums()
     return frozen_copy(own), frozen_copy(shared)
 
 

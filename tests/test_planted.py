@@ -29,6 +29,7 @@ def printed(folder):
     return done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", planted.FAULTS, ids=lambda fault: fault.name)
 def test_each_fault_changes_what_dlcore_computes(fault, tmp_path):
     planted.plant(fault, tmp_path)

@@ -13,6 +13,8 @@ from dlcore import datasets, gradcheck, schedules, statistics
 from dlcore.activations import Activation
 from dlcore.layers import Layer
 
+pytestmark = pytest.mark.thorough
+
 #: The same examples in each run, and no limit to the time of one: a busy machine is no failure.
 steady = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 few = settings(steady, max_examples=20)

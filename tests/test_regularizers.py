@@ -45,7 +45,8 @@ def test_zero_gradient_stays_zero():
 
 
 def test_clip_has_a_name_to_label_results_with():
-    assert repr(dl.clip_by_norm(0.5)) == "clip_by_norm(max_norm=0.5)"
+    assert repr(dl.clip_by_global_norm(0.5)) == "clip_by_global_norm(max_norm=0.5)"
+    assert dl.clip_by_norm is dl.clip_by_global_norm
 
 
 # Penalties, clipping by value, max-norm ------------------------------------------------------------

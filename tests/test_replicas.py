@@ -165,6 +165,7 @@ def test_threads_change_nothing(reference, workers):
         assert sweep(pool, shard=3).identical(reference)
 
 
+@pytest.mark.thorough
 def test_processes_change_nothing(reference):
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:

@@ -31,6 +31,7 @@ def chapter(tmp_path, monkeypatch):
 RUNS = (replicate.Run("native", 0), replicate.Run("native", 1), replicate.Run("native", 5))
 
 
+@pytest.mark.thorough
 def test_a_chapter_is_run_with_other_seeds_and_its_words_are_joined(chapter, tmp_path):
     lines = [replicate.execute(run, chapter) for run in RUNS[1:]]
     assert [line.rpartition(":")[0] for line in lines] == [
@@ -50,6 +51,7 @@ def test_a_chapter_is_run_with_other_seeds_and_its_words_are_joined(chapter, tmp
     assert replicate.execute(RUNS[1], chapter).endswith(" s")
 
 
+@pytest.mark.thorough
 def test_runs_that_give_other_verdicts_are_refused(chapter):
     for run in RUNS[1:]:
         replicate.keep(run, chapter, [])
@@ -68,6 +70,7 @@ def test_what_was_stored_for_other_chapters_stays(tmp_path):
     assert len(verdicts.replications(path)["runs"]) == len(replicate.RUNS)
 
 
+@pytest.mark.thorough
 def test_a_verdict_that_has_changed_since_is_named(chapter):
     for run in RUNS[1:]:
         replicate.execute(run, chapter)

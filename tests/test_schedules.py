@@ -1,6 +1,7 @@
 import inspect
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ TABLE = [
     (warmup(4, warmup(4, lambda k, n: n)), {3: 0.8 * 0.2 * 92, 8: 92}),
     (ReduceOnPlateau(), {0: 1, 99: 1}),
 ]
-IDS = [repr(s) for s, _ in TABLE]
+# Without the addresses that functions have in their names: all processes of a run name the tests alike.
+IDS = [re.sub(r" at 0x[0-9a-f]+", "", repr(s)) for s, _ in TABLE]
 
 
 def test_table_holds_every_schedule():
@@ -292,3 +294,16 @@ def test_sweep_labels_schedules_by_what_they_are():
         "cosine(end=0.0)",
         "warmup(length=2, then=exponential(rate=0.1, length=1.0))",
     ]
+
+
+@pytest.mark.parametrize("shift", [0.0, -3.0, -100.0])
+def test_plateaus_of_losses_of_any_sign(shift):
+    """A loss that stands still, or gets worse, is no improvement, also below zero."""
+    plateau = schedules.ReduceOnPlateau(factor=0.5, patience=2, threshold=0.01).begin(2)
+    for k in range(12):
+        plateau.record(np.array([1.0 + shift, 1.0 + shift + 0.001 * k]))
+    assert (plateau(0, 1) < 0.2).all()
+    falling = schedules.ReduceOnPlateau(factor=0.5, patience=2, threshold=0.01).begin(1)
+    for k in range(12):
+        falling.record(np.array([1.0 + shift - 3.0 * k]))
+    assert falling(0, 1) == 1

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("jupyter_book")
 from bs4 import BeautifulSoup
 from docutils import nodes
+from sphinx import addnodes
 
 from book import finish, ledger, reading
 from book.play import PICTURES, picture
@@ -112,6 +113,51 @@ def test_every_explorable_has_a_static_picture(tmp_path):
         path = tmp_path / f"{name}.png"
         picture(name).savefig(path, dpi=60)
         assert path.stat().st_size > 3000
+
+
+def test_every_explorable_is_linked_from_figures_that_exist():
+    found = reading.explorables_from((ROOT / "chapters/appendix/explorables.md").read_text("utf-8"))
+    assert {name for names in found.values() for name in names} == set(PICTURES)
+    text = "".join(p.read_text("utf-8") for p in (ROOT / "chapters").glob("*.ipynb"))
+    assert all(f'"name": "{figure}"' in text for figure in found)
+
+
+def test_a_preview_of_a_call_has_no_types():
+    noise = "_Buffer | _SupportsArray[dtype[Any]]"
+    text = (
+        f'<dl><dt class="sig" id="a.f"><span class="sig-prename">a.</span><span class="sig-name">f</span>'
+        f'<span class="sig-paren">(</span><em class="sig-param"><span class="n">x</span>: {noise}</em>'
+        f'<em class="sig-param"><span class="o">**</span><span class="n">rest</span></em>'
+        f" → {noise}<a>[source]</a></dt><dd><p>Do it.</p></dd></dl>"
+    )
+    shown = finish.excerpt(BeautifulSoup(text, "html.parser").find(id="a.f"))
+    assert shown == "<p><code>a.f(x, **rest)</code></p><p>Do it.</p>"
+
+
+@pytest.mark.parametrize(
+    ("said", "target", "led"),
+    [
+        ("verdict", "dlcore.statistics.verdict", "term-verdict"),
+        ("verdicts", "dlcore.statistics.verdict", "term-verdict"),
+        ("one-cycle", "dlcore.schedules.one_cycle", "dlcore.schedules.one_cycle"),
+        ("verdict", "https://example.org", "https://example.org"),
+        ("train", "dlcore.experiments.sweep", "dlcore.experiments.sweep"),
+    ],
+)
+def test_a_word_of_the_glossary_leads_to_the_glossary(said, target, led):
+    targets = reading.terms((ROOT / "chapters/appendix/glossary.md").read_text("utf-8"))
+    link = addnodes.pending_xref("", nodes.strong("", said), reftarget=target)
+    code = addnodes.pending_xref("", nodes.literal("", said), reftarget=target)
+    page = nodes.paragraph("", "", link, code)
+    reading._explain(page, reading._term_pattern(tuple(targets)), targets)
+    assert link["reftarget"] == led
+    assert code["reftarget"] == target
+
+
+def test_texts_for_the_search_are_plain(tmp_path):
+    inner = '<section id="s"><h1>T</h1><p>a &lt; b</p><script>x</script><!-- no --></section>'
+    found = finish.excerpts({"a.html": page(tmp_path, "a.html", inner)})
+    assert found == 'window.bookTexts = {"a.html": "<section id=\\"s\\">T a &lt; b</section>"};\n'
 
 
 def test_every_chapter_opens_with_what_it_needs():

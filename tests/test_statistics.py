@@ -19,6 +19,7 @@ from dlcore.statistics import (
     paired_difference,
     ratio,
     steps_to_target,
+    two_way_difference,
     verdict,
     wilson,
 )
@@ -565,3 +566,214 @@ def test_shift_and_scale_do_not_change_the_word(effect, d, shift, scale):
     assert opposite.word == {"holds": "fails", "fails": "holds"}.get(v.word, v.word)
     centred = verdict("G1", "claim", effect, within=abs(d) + 0.001)
     assert verdict("G1", "claim", -effect, within=abs(d) + 0.001).word == centred.word
+
+
+# --- labels, and what else values mean -------------------------------------------------------
+
+
+def labelled(values, seeds, name="seed"):
+    return xr.DataArray(values, {name: list(seeds)}, [name])
+
+
+A = labelled([1.0, 2.0, 4.0, 8.0], (5, 6, 7, 8))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [A[::-1], A[[2, 0, 3, 1]], A.to_series()[::-1], A[::-1].astype("float32")],
+    ids=["reversed", "shuffled", "pandas", "float32"],
+)
+def test_labels_pair_whatever_their_order(other):
+    assert paired_difference(A, other) == Interval(0.0, 0.0, 0.0, 4, 0.95)
+    assert ends(ratio(A, other)) == (1.0, 1.0)
+    assert paired_difference(A.to_series(), other) == Interval(0.0, 0.0, 0.0, 4, 0.95)
+
+
+def test_all_axes_are_aligned():
+    table = xr.DataArray(
+        np.arange(12.0).reshape(3, 4), {"epoch": [1, 2, 3], "seed": list("abcd")}, ["epoch", "seed"]
+    )
+    turned = table.isel(seed=[3, 1, 0, 2], epoch=[2, 0, 1]).transpose("seed", "epoch")
+    i = paired_difference(table, turned, axis="seed")
+    np.testing.assert_array_equal(i.mean, np.zeros(3))
+    wide = paired_difference(table.to_pandas(), table.to_pandas().iloc[::-1, ::-1], axis=1)
+    np.testing.assert_array_equal(wide.high, np.zeros(3))
+    correct = table.transpose("seed", "epoch")
+    assert two_way_difference(correct, turned).high == 0
+    assert crossed_bootstrap(correct, turned).high == 0
+    ids = xr.zeros_like(correct, dtype=int) + xr.DataArray([0, 0, 1], dims="epoch")
+    expected = two_way_difference(correct.values, 0 * correct.values, [0, 0, 1])
+    assert two_way_difference(correct, 0 * turned, ids[::-1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (A.assign_coords(seed=[5, 6, 7, 9]), r"b: expected the labels of a along 'seed'.*8, 9"),
+        (A[:3], r"b: expected the labels of a along 'seed'.*8"),
+        (A.assign_coords(seed=[5, 6, 6, 7]), "each once"),
+        (A.rename(seed="run"), r"b: expected dimensions \('seed',\) as a, got \('run',\)"),
+        (A.assign_coords(seed=[5, 6, 7, 9]).to_series(), "b: expected the labels of a"),
+        (A.to_series().reset_index(drop=True), "b: expected the labels of a"),
+        (A.assign_attrs(units="ms"), "b: expected units 's' as a, got 'ms'"),
+    ],
+)
+def test_other_labels_are_refused(other, message):
+    a = A.assign_attrs(units="s")
+    for function in (paired_difference, ratio):
+        with pytest.raises(ValueError, match=message):
+            function(a, other)
+
+
+def test_without_labels_position_counts():
+    plain = xr.DataArray(A.values[::-1], dims="seed")
+    expected = paired_difference(A.values, A.values[::-1])
+    for other in (plain, A.values[::-1], list(A.values[::-1])):
+        assert paired_difference(A, other) == expected
+
+
+def test_steps_keep_their_seeds():
+    curve = xr.DataArray(CURVES, {"seed": [4, 5, 6, 7], "epoch": [1, 2, 3]}, ["seed", "epoch"])
+    at = xr.DataArray([40, 10, 20], {"epoch": [3, 1, 2]}, ["epoch"])
+    s = steps_to_target(curve.transpose("epoch", "seed"), 0.8, at)
+    np.testing.assert_array_equal(s.values, [40, 10, 41, 20])
+    assert s.seeds == (4, 5, 6, 7)
+    turned = steps_to_target(curve[::-1], 0.8, at)
+    assert ratio(s, turned).mean == 1.0
+    assert ratio(s, turned.values).low < 0.2  # without their labels position counts
+    with pytest.raises(ValueError, match="labels of a"):
+        ratio(s, steps_to_target(curve.assign_coords(seed=[4, 5, 6, 9]), 0.8, at))
+    with pytest.raises(ValueError, match="at: expected the labels of curve"):
+        steps_to_target(curve, 0.8, at.assign_coords(epoch=[4, 1, 2]))
+
+
+def test_steps_are_finite_and_their_own():
+    values = np.array([1.0, 5.0])
+    s = Steps(values, 4)
+    values[:] = 100
+    assert (s.arrived, s.reached, s.median) == (1, 0.5, 3.0)
+    for bad in ([1.0, np.nan], [], [[1.0]], np.ma.masked_equal([1.0, 2.0], 2.0)):
+        with pytest.raises(ValueError, match="values: expected"):
+            Steps(bad, 4)
+    with pytest.raises(ValueError, match="seeds: expected 2 labels"):
+        Steps([1.0, 2.0], 4, (1, 2, 3))
+
+
+def test_masks_without_masked_values_fractions_and_booleans_are_numbers():
+    from fractions import Fraction
+
+    x = [1.0, 2.0, 4.0]
+    expected = interval(x)
+    assert interval(np.ma.array(x)) == expected
+    assert interval([Fraction(1), Fraction(2), 4]) == expected
+    assert interval(np.float16(x)) == expected
+    assert interval([True, False]).mean == 0.5
+    assert interval(np.array(x, object), xr.DataArray(0.95)) == expected
+
+
+def test_conditions_that_read_alike_are_refused():
+    with pytest.raises(ValueError, match="effect: expected conditions with distinct names"):
+        verdict("G1", "c", {1: [1.0, 2.0], "1": [3.0, 4.0]}, at_least=0)
+
+
+def test_wilson_counts_whole_runs():
+    assert wilson(np.int64(3), 10.0) == wilson(3, 10)
+    with pytest.raises(ValueError, match=r"n: expected a whole number, got 10\.5"):
+        wilson(3, 10.5)
+
+
+# --- seeds and examples ----------------------------------------------------------------------
+
+
+def test_two_way_by_hand():
+    # 2 seeds, 2 examples, e = [[3, 1], [-1, -3]] about the mean 0: sums of seeds 4 and -4, of
+    # examples 2 and -2, cells 9 + 1 + 1 + 9; N² = 16
+    a = np.array([[3.0, 1.0], [-1.0, -3.0]])
+    i = two_way_difference(a, np.zeros((2, 2)))
+    seed, example, cell = 2 * 32 / 16, 2 * 8 / 16, 4 / 3 * 20 / 16
+    variance = max(seed, seed + example - cell)
+    assert i.high == pytest.approx(stats.t.ppf(0.975, 1) * math.sqrt(variance))
+    assert (i.mean, i.n, i.level) == (0.0, 2, 0.95)
+
+
+def test_two_way_of_seeds_alone_is_the_t_interval_and_of_examples_that_of_examples():
+    a, b = additive(10, 200, 1.0, 0.0)
+    assert ends(two_way_difference(a, b)) == pytest.approx(ends(interval(a[:, 0])))
+    a, b = additive(10, 200, 0.0, 1.0)
+    half = stats.t.ppf(0.975, 9) * a[0].std(ddof=1) / math.sqrt(200)
+    i = two_way_difference(a, b)
+    assert i.high - i.mean == pytest.approx(half)
+
+
+def test_two_way_follows_examples_through_each_seeds_own_order():
+    a, b = additive(12, 40, 0.1, 2.0)
+    order = np.array([np.random.default_rng(s).permutation(40) for s in range(12)])
+    shuffled = np.take_along_axis(a, order, axis=1)
+    for ids in (order, order + 1000, order.astype(str), order.tolist(), order / 7):
+        assert ends(two_way_difference(shuffled, b, ids)) == pytest.approx(
+            ends(two_way_difference(a, b))
+        )
+    assert two_way_difference(a, b, np.arange(40)) == two_way_difference(a, b)
+    mistaken = two_way_difference(shuffled, b)
+    i = two_way_difference(a, b)
+    assert mistaken.high - mistaken.low < 0.6 * (i.high - i.low)
+
+
+#: Deviations of the noise of seeds, of examples and of single answers.
+NOISE = {"seeds": (1, 0, 0), "examples": (0, 1, 0), "both": (0.1, 1, 1), "answers too": (0.1, 0, 1)}
+
+
+@pytest.mark.parametrize("own_splits", [False, True], ids=["one test part", "own splits"])
+@pytest.mark.parametrize("seeds", [8, 20])
+@pytest.mark.parametrize("kind", NOISE)
+def test_two_way_covers(kind, seeds, own_splits):
+    """Of 400 draws at 95 %, 93 to 98 % in the long run (three standard errors allowed: 3 points)."""
+    of_seed, of_example, of_answer = NOISE[kind]
+    n, pool = (60, 150) if own_splits else (80, 80)
+    rng, hits = np.random.default_rng([seeds, own_splits]), 0
+    for _ in range(400):
+        ids = np.tile(np.arange(n), (seeds, 1))
+        if own_splits:
+            ids = np.stack([rng.permutation(pool)[:n] for _ in range(seeds)])
+        a = rng.normal(0, of_seed, (seeds, 1)) + rng.normal(0, of_example, pool)[ids]
+        a = a + rng.normal(0, of_answer, a.shape)
+        i = two_way_difference(a, np.zeros_like(a), ids)
+        hits += i.low <= 0 <= i.high
+    assert 0.91 <= hits / 400 <= 0.995
+
+
+def test_two_way_variance_is_never_negative_nor_below_one_way():
+    """Where answers alternate, V(seed) and V(example) are 0 and V(cell) is not."""
+    a = np.where(np.add.outer(np.arange(4), np.arange(6)) % 2, 1.0, -1.0)
+    assert ends(two_way_difference(a, np.zeros_like(a))) == (0.0, 0.0)
+
+
+def test_two_way_of_few_examples_has_their_degrees_of_freedom():
+    """20 seeds cannot make up for 4 examples: with 19 degrees of freedom 86 % would be covered."""
+    rng, hits = np.random.default_rng(3), 0
+    for _ in range(400):
+        a = np.tile(rng.normal(0, 1, 4), (20, 1))
+        i = two_way_difference(a, np.zeros_like(a))
+        hits += i.low <= 0 <= i.high
+    assert hits / 400 == pytest.approx(0.95, abs=0.035)
+    assert i.n == 20
+
+
+def test_two_way_is_narrower_than_the_bootstrap_that_over_covers():
+    rng = np.random.default_rng(13)
+    a, b = rng.random((14, 300)) < 0.8, rng.random((14, 300)) < 0.75
+    wide, narrow = crossed_bootstrap(a, b), two_way_difference(a, b)
+    assert wide.mean == pytest.approx(narrow.mean)
+    assert 1.2 < (wide.high - wide.low) / (narrow.high - narrow.low) < 1.8
+
+
+def test_ids_of_a_data_set_name_its_examples():
+    from dlcore.datasets import fashion_mnist
+
+    sets = [fashion_mnist(s, train=10, valid=0, test=4000, size=2).flat() for s in range(3)]
+    ids = [data.test_ids for data in sets]
+    bright = np.stack([data.x_test.mean(axis=1) for data in sets])
+    i = two_way_difference(bright, np.zeros_like(bright), ids)
+    assert i.low < bright.mean() < i.high
+    wide = crossed_bootstrap(bright, np.zeros_like(bright), ids, resamples=100)
+    assert wide.mean == pytest.approx(i.mean)

@@ -275,3 +275,23 @@ def test_loss_object_is_left_alone():
     dl.fit(network, small.blobs(), lr=0.01, epochs=1, loss=loss)
     assert loss.xp is np
     assert loss(np.zeros((4, 3)), np.zeros(4, int))[0] == pytest.approx(np.log(3))
+
+
+@pytest.mark.parametrize("optimizer", [dl.SGD, dl.Adam])
+def test_a_second_fit_is_a_run_of_its_own(optimizer):
+    """It goes on from the weights, with the first run's batches and a fresh optimizer and schedule."""
+    data = small.blobs()
+    options = dict(lr=0.05, batch_size=16, schedule=dl.schedules.cosine(), progress=False)
+    blueprint = dl.mlp([6, 5, 3], batch_norm="before", dropout=0.2)
+    twice, copied, once = (dl.Network(blueprint, [1, 2], "numpy") for _ in range(3))
+    seen = [dl.fit(twice, data, optimizer, epochs=3, **options) for _ in range(2)]
+    assert [h.epoch.tolist() for h in seen] == [[1, 2, 3]] * 2
+    dl.fit(once, data, optimizer, epochs=6, **options)
+    assert twice.parameters.tobytes() != once.parameters.tobytes()
+    # the second run is the one that a fresh network with the first one's arrays makes
+    dl.fit(copied, data, optimizer, epochs=3, **options)
+    fresh = dl.Network(blueprint, [1, 2], "numpy")
+    for name, a in fresh.arrays().items():
+        a[...] = copied.arrays()[name]
+    dl.fit(fresh, data, optimizer, epochs=3, **options)
+    assert twice.parameters.tobytes() == fresh.parameters.tobytes()

@@ -147,6 +147,7 @@ def test_failing_save_leaves_the_old_file(saved, monkeypatch, broken):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.thorough
 def test_killed_save_leaves_the_old_file(saved):
     """The process dies between writing and renaming: nothing runs after it, the old file stays."""
     _, path = saved

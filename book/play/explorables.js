@@ -26,6 +26,7 @@
   }
 
   const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
+  const counted = (count) => (count === 1 ? "1 step" : `${count} steps`);
   const short = (value) => String(Number(value.toPrecision(2))).replace("-", "−");
   const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
 
@@ -149,11 +150,8 @@
         line(svg, place, layers, net.predicted, { class: "ink", "stroke-dasharray": "6 4", "stroke-width": 2 });
         dots(svg, place, layers, net.measured, COLORS[0]);
         const decades = net.measured[0] - net.measured.at(-1);
-        const factor = 10 ** (decades / (net.depth - 1));
-        const verb = decades < 0 ? "shrinks" : "grows";
-        return `From layer ${net.depth} down to layer 1 the gradient ${verb} by ${signed(Math.abs(decades), 1)} ` +
-          `powers of ten: a factor of ${short(factor)} for each layer. Dots: mean of ${data.seeds} seeds, ` +
-          "band: smallest to largest, dashed line: mean-field theory.";
+        return `From layer ${net.depth} down to layer 1 the gradient ${changed(decades, net.depth - 1)} ` +
+          `Dots: mean of ${data.seeds} seeds, band: smallest to largest, dashed line: mean-field theory.`;
       };
     },
 
@@ -294,6 +292,16 @@
     return place;
   }
 
+  // How a gradient changes over some layers, in words: by a factor for each, or by percents where that is near one.
+  function changed(decades, layers) {
+    if (Math.abs(decades) < 0.05) return "stays level, within a tenth of a power of ten.";
+    const factor = 10 ** (decades / layers);
+    const percent = 100 * Math.abs(factor - 1);
+    const each = percent < 10 ? `${percent.toFixed(1)} %` : `a factor of ${short(factor)}`;
+    return `${decades < 0 ? "shrinks" : "grows"} by ${Math.abs(decades).toFixed(1)} powers of ten: ` +
+      `by ${each} for each layer.`;
+  }
+
   // A path up to a point, and in words where it ends.
   function trail(svg, place, ground, path, count, index, name) {
     const part = path.points.slice(0, count);
@@ -302,10 +310,10 @@
     dots(svg, place, xs.slice(1), ys.slice(1), COLORS[index], 2.5);
     dots(svg, place, [xs[0]], [ys[0]], "#000000", 5);
     if (path.points.length < 51 && count > path.points.length) {
-      return `${name} leaves the picture after ${(path.points.length - 1) * ground.every} steps`;
+      return `${name} leaves the picture after ${counted((path.points.length - 1) * ground.every)}`;
     }
     const distance = Math.hypot(xs.at(-1) - ground.minimum[0], ys.at(-1) - ground.minimum[1]);
-    return `${name} is ${short(distance)} from the minimum after ${(part.length - 1) * ground.every} steps`;
+    return `${name} is ${short(distance)} from the minimum after ${counted((part.length - 1) * ground.every)}`;
   }
 
   // ----------------------------------------------------------------------------------------------

@@ -131,6 +131,23 @@
     if (location.protocol === "file:") document.querySelector(".btn-launch-lite")?.remove();
   }
 
+  // Search in a folder: browsers let no page read another file, so the excerpts come from a script with all texts.
+  function searchInFolder(here) {
+    if (location.protocol !== "file:" || !document.getElementById("search-results")) return;
+    const texts = new Promise((resolve) => {
+      const script = make("script", { src: new URL("excerpts.js", here).href });
+      script.addEventListener("load", () => resolve(window.bookTexts));
+      script.addEventListener("error", () => resolve({}));
+      document.head.append(script);
+    });
+    const root = new URL(document.documentElement.dataset.content_root ?? "./", location.href).href;
+    window.fetch = async (address) => {
+      const name = decodeURI(new URL(address, location.href).href.slice(root.length));
+      return new Response(`<div role="main">${(await texts)[name] ?? ""}</div>`);
+    };
+  }
+  searchInFolder(document.currentScript.src);
+
   document.addEventListener("DOMContentLoaded", () => {
     lite();
     previews();
