@@ -69,10 +69,11 @@ class Layer:
         return name in self.shapes or name in self.buffers or name.removeprefix("d") in self.shapes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Copy all that the layer holds but the array module, which cannot be copied."""
+        """Copy all that the layer holds but the array module and kernels, which cannot be copied."""
         made = type(self).__new__(type(self))
         memo[id(self)] = made
-        for name, value in vars(self).items():
+        held = {name: value for name, value in vars(self).items() if name != "kernels"}
+        for name, value in held.items():
             shared = isinstance(value, ModuleType)
             vars(made)[name] = value if shared else copy.deepcopy(value, memo)
         return made

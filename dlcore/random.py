@@ -151,7 +151,8 @@ class Noise:
         """
         if not self.generators:
             last, generator = self.streams.running.get(self.place, (None, None))
-            if last is None or self.number != last + 1 or self.number < 2:
+            begins = last is None or self.number is None or self.number < 2
+            if begins or self.number != last + 1:
                 generator = self.backend.xp.random.default_rng(self.seed)
             self.generators = [generator]
             if self.number is not None:
