@@ -15,6 +15,7 @@ import hashlib
 import os
 import platform
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import threadpoolctl
@@ -126,7 +127,7 @@ def digest() -> str:
     numbers = np.random.default_rng(0)
     found = hashlib.sha256()
     for dtype in (np.float32, np.float64):
-        rows = numbers.standard_normal((23, 50)).astype(dtype)
+        rows: Any = numbers.standard_normal((23, 50)).astype(dtype)
         weights = numbers.standard_normal((3, 50, 17)).astype(dtype)
         square = np.ascontiguousarray(rows[:, :23])
         results = [rows @ weights, weights.mT @ rows.mT, np.linalg.qr(square)[0]]
@@ -145,7 +146,8 @@ def digest() -> str:
 
 def _simd(kind: str) -> list[str]:
     """Return the SIMD features beside its baseline that NumPy has "found", or "not found", to use."""
-    return np.show_config(mode="dicts").get("SIMD Extensions", {}).get(kind, [])
+    build: Any = np.show_config(mode="dicts")
+    return build.get("SIMD Extensions", {}).get(kind, [])
 
 
 def _supported() -> list[str]:

@@ -9,7 +9,6 @@ their labels, others by position.
 from __future__ import annotations
 
 import math
-import os
 import platform
 import re
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from scipy import stats
 
 from dlcore import arithmetic, checks, host_arrays
 from dlcore.backend import description, to_host
+from dlcore.machine import cores
 
 ARRIVED = 0.9  # share of runs that must reach the target before a ratio is more than a bound
 CLEAR = 0.25  # margin, in half-widths, that a verdict needs: rounding alone moves a mean by less
@@ -429,7 +429,7 @@ def verdict(
         raise ValueError(f"effect: expected a mapping with at least one condition, got {effect!r}")
     checks.integer("comparisons", comparisons, 1)
     level = 1 - 0.05 / max(comparisons, len(conditions))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {description()}"
+    machine = f"{platform.machine()}, {cores()} cores, {description()}"
     common: dict[str, Any] = dict(
         id=id, claim=claim, unit=unit, data=data, size=size,
         machine=machine, threshold=threshold, level=level, arithmetic=arithmetic.describe(),
