@@ -31,7 +31,7 @@ LIMITS = {
     "Dropout": (2, 1),
     "GaussianNoise": (3, 0),
     "Flatten": (0, 0),
-    "SimpleRNN": (17, 40),
+    "SimpleRNN": (17, 41),
     "Conv2D": (4, 13),
     "MaxPool2D": (3, 22),
     "Identity": (0, 0),
