@@ -538,7 +538,8 @@ def mnist1d(
 def _drawn_ids(seed: int, part: str, n: int) -> Array:
     """Ids of drawn examples: no two seeds or parts share one; 0 … n − 1 for the test part of seed 0."""
     place = ("test", "train", "valid").index(part)
-    return (4 * int(seed) + place) * 2**29 + np.arange(n)
+    first = np.int64((4 * int(seed) + place) * 2**29)
+    return first + np.arange(n)  # 64 bits, also where an index has 32
 
 
 def _published_draw() -> tuple[Array, Array]:

@@ -103,7 +103,7 @@ def aligned(name: str, values: Any, like_name: str, like: Any) -> Any:
 
     >>> import xarray as xr
     >>> a = xr.DataArray([1.0, 2.0], {"seed": [5, 6]}, ["seed"])
-    >>> aligned("b", a[::-1], "a", a).values
+    >>> aligned("b", a[::-1], "a", a)
     array([1., 2.])
     """
     _same_units(name, values, like_name, like)

@@ -176,6 +176,9 @@ def test_probes_read_kernels_and_images():
     network = dl.Network(layers, [1, 2], "numpy")
     found = dl.probes.signals(network, x, labels)
     assert found.sizes == {"seed": 2, "layer": 2}
+    assert not network.gradients.any()  # a probe leaves them alone
+    out = network.forward(network.backend.asarray(x), True)  # the same noise comes next
+    network.backward(dl.SoftmaxCrossEntropy()(out, labels)[1])
     z, w = network.layers[2].z, network.layers[1].dW
     np.testing.assert_allclose(found.variance[:, 0], z.var(axis=(1, 2, 3, 4)), rtol=1e-5)
     expected = np.sqrt((w**2).mean(axis=(1, 2, 3, 4)))
