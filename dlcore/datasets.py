@@ -325,7 +325,7 @@ def _rows(part: str, given: Any, labels: Any, y: Array) -> Rows:
     if isinstance(given, Rows):
         return Rows(y if given.labels is labels else None, given.ids)
     if given is None:
-        return Rows(y, _read_only(np.arange(len(y))))
+        return Rows(y, _read_only(np.arange(len(y), dtype=np.int64)))
     name = f"ids[{part!r}]"
     ids = host_arrays.real(name, given, "integers")
     checks.expect(ids.dtype.kind in "iu" or not ids.size, name, "integers", ids.dtype)
