@@ -540,7 +540,7 @@ def matched(x):
      np.vectorize(matched), np.mean, np.linalg.norm, np.dtype("f4"), operator.itemgetter(1),
      collections.OrderedDict(a=1), collections.defaultdict(list, a=[1]), collections.deque([1], 3),
      int | None, dl.initializers.get("he_normal"), dl.Network(dl.mlp([3, 2]), 0, "numpy")],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )  # fmt: skip
 def test_values_of_many_kinds_have_fingerprints(value):
     assert fingerprint(value) == fingerprint([value][0])

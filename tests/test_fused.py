@@ -51,7 +51,7 @@ KERNELS = {
     for name, several in ARGUMENTS.items()
     for i, arguments in enumerate(several)
 }
-for layer in small.subclasses(Activation) - {dl.Identity}:
+for layer in sorted(small.subclasses(Activation) - {dl.Identity}, key=lambda c: c.__name__):
     one = layer()
     value = lambda module, z, one=one: _on(one, module).value(z)  # noqa: E731
     chain = lambda module, dy, z, a, one=one: _on(one, module).chain(dy, z, a)  # noqa: E731
