@@ -62,8 +62,8 @@ STAND_INS = (
 )
 # Files of JupyterLite that a notebook loads, packed, in bytes: browser/test_lite.py measures the sum of all.
 APP = 2_200_000
-# Kernels of OpenBLAS for other processors, which round in another order.
-PROCESSORS = ("Haswell", "Nehalem")
+# Arithmetics of other processors, which round in another order (`dlcore.arithmetic`).
+OTHERS = ("nehalem", "sandybridge")
 
 
 class LiteError(Exception):
@@ -366,16 +366,17 @@ def run_natively(folder: Path) -> None:
     import nbformat
 
     from book.notebooks import execute
+    from dlcore import arithmetic
 
-    for processor in ("", *PROCESSORS):
-        place = folder / processor
+    for name in ("", *OTHERS):
+        place = folder / name
         place.mkdir(parents=True, exist_ok=True)
-        environment = {"OPENBLAS_CORETYPE": processor} if processor else {}
+        variables = arithmetic.environment(name) if name else {}
         for path in chapters():
-            nb, seconds = execute(path, **environment)
+            nb, seconds = execute(path, **variables)
             nb.metadata["seconds"] = seconds
             nbformat.write(nb, place / path.name)
-            print(f"{processor or 'native'} {path.name}: {seconds:.1f} s", flush=True)
+            print(f"{name or 'native'} {path.name}: {seconds:.1f} s", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

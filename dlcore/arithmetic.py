@@ -74,12 +74,11 @@ def environment(name: str) -> dict[str, str]:
     >>> environment("native")["OPENBLAS_NUM_THREADS"]
     '1'
     """
-    checks.choice("name", name, "native", *ARITHMETICS)
+    if problem := why_not(name):
+        raise RuntimeError(problem)
     variables = {"OPENBLAS_NUM_THREADS": "1"}
     if name == "native":
         return variables
-    if problem := why_not(name):
-        raise RuntimeError(problem)
     chosen = ARITHMETICS[name]
     newer = [feature for feature in _supported() if _level(feature) > chosen.level]
     return variables | {_KERNEL: chosen.kernel, _DISABLED: " ".join(newer), _ENABLED: ""}
@@ -91,6 +90,7 @@ def why_not(name: str) -> str:
     >>> why_not("native")
     ''
     """
+    checks.choice("name", name, "native", *ARITHMETICS)
     if name == "native":
         return ""
     if platform.machine().lower() not in ("x86_64", "amd64"):

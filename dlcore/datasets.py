@@ -51,7 +51,7 @@ class Rows(NamedTuple):
     """Which examples of a source the rows of a part are: the part's labels, and ids ``(N,)`` for them."""
 
     labels: Any
-    ids: Array
+    ids: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -107,7 +107,7 @@ class Found(NamedTuple):
     """
 
     digest: str
-    traces: Traces = _NONE
+    traces: frozenset[tuple[str, str]] = _NONE
     lowest: float = float("inf")
 
 

@@ -28,7 +28,7 @@ def _copy(layer: Layer, network: Network) -> Layer:
     gradients = ["d" + name for name in layer.shapes]
     for name, value in vars(layer).items():
         if name in layer.buffers or name in gradients:
-            setattr(made, name, value.copy())
+            made.attach(name, value.copy())
         elif _is_stateful(value):
             setattr(made, name, _own(value, network))
     return made

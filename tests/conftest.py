@@ -21,6 +21,14 @@ def _make(name, dtype):
     return get_backend(name, dtype)  # a GPU that is there and fails is an error, no skip
 
 
+@pytest.fixture(autouse=True)
+def devices_that_were_used(monkeypatch):
+    """A device that one test has asked for is not named in the verdicts of the next."""
+    from dlcore import backend
+
+    monkeypatch.setattr(backend, "_USED", {})
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     return _make(request.param, "float32")

@@ -16,8 +16,18 @@ import test_docs
 import xarray as xr
 
 import dlcore as dl
+from dlcore import (
+    arithmetic,
+    batches,
+    checks,
+    datasets,
+    gradcheck,
+    host_arrays,
+    meanfield,
+    plots,
+    probes,
+)
 from dlcore import augmentation as au
-from dlcore import batches, checks, datasets, gradcheck, host_arrays, meanfield, plots, probes
 from dlcore import initializers as ini
 from dlcore import schedules as sc
 from dlcore import statistics as st
@@ -229,6 +239,8 @@ RIGHT = {
     dl.evaluate: lambda: dict(network=net(), data=DATA, part="test", loss=SQUARED),
     dl.cached: lambda: dict(network=frozen(0), data=DATA),
     dl.Checkpoint: lambda: dict(path="run", seconds=1.0),
+    arithmetic.environment: lambda: dict(name="native"),
+    arithmetic.why_not: lambda: dict(name="native"),
     dl.lr_grid: lambda: dict(centre=0.1, steps_each_side=2, factor=10),
     dl.setup: lambda: dict(full=FULL, quick=QUICK),
     dl.sweep: lambda: dict(SWEEP),
@@ -887,6 +899,14 @@ WRONG = {
         *[("path", v, T, "a path or Checkpoint(path)", repr(v), "checkpoint") for v in (3, None)],
         *numbers("seconds", RATE, -1),
     ],
+    arithmetic.environment: [
+        ("name", "haswell", V, "'native', 'canonical', 'skylakex'", "'haswell'"),
+        ("name", None, V, "'native', 'canonical', 'skylakex'", "None"),
+    ],
+    arithmetic.why_not: [
+        ("name", "Canonical", V, "'native', 'canonical', 'skylakex'", "'Canonical'"),
+        ("name", 3, V, "'native', 'canonical', 'skylakex'", "3"),
+    ],
     dl.lr_grid: [
         *numbers("centre", POSITIVE, 0, -0.1),
         *wholes("steps_each_side", 0),
@@ -1125,9 +1145,10 @@ NO_ROW = {
         (
             "backend.Backend experiments.Shard training.History "
             "statistics.Interval statistics.Steps statistics.Verdict datasets.Surface "
-            "regularizers.Watch",
+            "regularizers.Watch arithmetic.Arithmetic",
             "a record that dlcore fills",
         ),
+        ("training.bar", "called through fit and sweep"),
         ("activations.made", "called through mlp, SimpleRNN and meanfield"),
         ("norms.norm norms.shrink", "called through MaxNorm and clip_by_global_norm"),
         ("norms.sum_rows norms.mean_rows", "called by layers"),
@@ -1263,7 +1284,7 @@ def public():
 
 
 #: Modules that are called through ``fit``, ``sweep`` and ``Network``.
-INSIDE = ("checkpoints.", "fingerprints.", "installed.", "interrupts.", "storage.")
+INSIDE = ("checkpoints.", "fingerprints.", "installed.", "interrupts.", "packing.", "storage.")
 #: Classes whose methods have rows of their own; other classes' are called by dlcore.
 METHODS = ("Network", "Dataset", "Streams", "Noise")
 

@@ -52,10 +52,19 @@ def test_a_run_in_pieces_ends_with_the_same_bits(name, tmp_path):
     assert os.listdir(tmp_path) == ["run.npz"]
 
 
-@pytest.mark.parametrize("name", ["NAdam", "early stopping", "one diverges", "conv, augmentation"])
+NOISY = ["early stopping", "one diverges", "conv, augmentation"]
+
+
+@pytest.mark.parametrize("name", ["NAdam", "penalties, decay", "rnn", *NOISY])
 def test_on_each_backend(name, backend, tmp_path):
+    """A resumed run has fresh noise on a device, whose generators cannot be kept."""
     found, _ = all_the_way(name, tmp_path / "run.npz", backend=backend)
-    assert same(found, train(name, backend=backend)) == [] or backend.name == "cupy"
+    whole = train(name, backend=backend)
+    if backend.name == "numpy" or (backend.name == "double" and name not in NOISY):
+        assert same(found, whole) == []
+    else:
+        assert {k: a.shape for k, a in found.items()} == {k: a.shape for k, a in whole.items()}
+        assert all(np.isfinite(a).all() for k, a in found.items() if k.startswith("net "))
 
 
 @pytest.mark.parametrize("name", ["warmup, plateau", "early stopping", "rnn"])

@@ -304,12 +304,13 @@ def test_the_jupyterlite_is_taken_along_with_a_button_while_it_is_up_to_date(tmp
     made = folder / "_build/lite"
     (made / "site/notebooks").mkdir(parents=True)
     (made / "site/notebooks/index.html").write_text("<title>Lite</title>")
-    about = {"inputs": lite.inputs(folder), "megabytes": 59}
+    edition = "sample-0123abcd.ipynb"
+    about = {"inputs": lite.inputs(folder), "megabytes": 59, "names": {"sample.ipynb": edition}}
     (made / "made.json").write_text(json.dumps(about))
     done = build(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     page = (html / "chapters/sample.html").read_text(encoding="utf-8")
-    assert 'href="../lite/notebooks/index.html?path=chapters/sample.ipynb"' in page
+    assert 'href="../lite/notebooks/index.html?path=chapters/sample-0123abcd.ipynb"' in page
     assert "downloads about 59 MB" in page
     assert "launch-lite" not in (html / "intro.html").read_text(encoding="utf-8")
     # Left as it was built: none of the site's repairs and previews.

@@ -347,7 +347,7 @@ EARLY = {
     "name of a dimension": (
         dict(network=lambda layer=3: dl.mlp([6, layer, 3])(), layer=[2, 3]), ValueError, "'layer'"
     ),
-    "unknown setting": (dict(dropuot=0.1, data=no_data), TypeError, "settings: expected names"),
+    "unknown setting": (dict(dropuot=0.1, data=no_data), TypeError, "settings: expected options"),
 }  # fmt: skip
 
 

@@ -492,7 +492,7 @@ def test_the_record_round_trips():
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == {
         *("id", "claim", "verdict", "effect", "unit", "low", "high", "seeds", "data"),
-        *("machine", "level", "threshold", "margin", "size", "parts"),
+        *("machine", "arithmetic", "level", "threshold", "margin", "size", "parts"),
     }
     assert (record["id"], record["verdict"], record["seeds"]) == ("T3a", "depends", 20)
     assert (record["size"], record["data"], record["unit"]) == ("quick", "MNIST-1D", "points")
