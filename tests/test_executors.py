@@ -77,9 +77,9 @@ def test_dask_with_a_worker_killed(folder):
         killer = Killer(folder)
         found = sweep(folder, epochs=30, executor=client.get_executor())
         killer.join(10)
-    seen = {path.name for path in folder.iterdir()}
+    # This process has made networks only to check the settings.
+    seen = {path.name for path in folder.iterdir()} - {str(os.getpid())}
     assert killer.killed in workers
-    assert str(os.getpid()) not in seen
     assert len(seen) >= 2
     assert expected.identical(found)
 
