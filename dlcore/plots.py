@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from scipy import stats
+from scipy import special
 
 from dlcore import checks, host_arrays
 from dlcore.backend import to_host
@@ -85,7 +85,8 @@ def mean_band(values: Any, level: float = 0.95) -> tuple[Any, Any, Any]:
 
 
 def _t_quantile(level: float, n: Any) -> Any:
-    return xr.apply_ufunc(lambda count: stats.t.ppf((1 + level) / 2, np.maximum(count - 1, 1)), n)
+    share = (1 + level) / 2
+    return xr.apply_ufunc(lambda count: special.stdtrit(np.maximum(count - 1, 1), share), n)
 
 
 def bands(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from dlcore import arithmetic, checks, host_arrays
 from dlcore.backend import description, to_host
@@ -122,7 +122,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     for name, value in (("n", total), ("successes", found)):
         checks.expect(value.is_integer(), name, "a whole number", value)
     successes, n = int(found), int(total)
-    p, z = successes / n, float(stats.norm.ppf(_quantile(level)))
+    p, z = successes / n, float(special.ndtri(_quantile(level)))
     centre, scale = p + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     # min and max: at 0 and n successes rounding can pass the exact end
@@ -520,6 +520,8 @@ def _interval(mean, half, n, level) -> Interval:
 
 
 def _median(x: np.ndarray, level: float) -> Interval:
+    from scipy import stats  # takes half a second, so only here
+
     n, tail = len(x), 1 - _quantile(level)
     k = int(stats.binom.ppf(tail, n, 0.5))
     k += bool(stats.binom.cdf(k, n, 0.5) <= tail)  # ppf is the first k with cdf >= tail
@@ -535,7 +537,7 @@ def _quantile(level: float) -> float:
 
 def _t(level: float, n: int) -> float:
     checks.expect(n >= 2, "values", "at least two seeds", n)
-    return float(stats.t.ppf(_quantile(level), n - 1))
+    return float(special.stdtrit(n - 1, _quantile(level)))
 
 
 def _axis(values: Any, axis: int | str | None) -> int | None:
