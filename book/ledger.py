@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 
-from book.verdicts import WORDS, records, replications, stood
+from book.verdicts import WORDS, claim_of, records, replications, stood
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
@@ -71,15 +71,6 @@ def collect(folder: Path = CHAPTERS) -> list[dict[str, Any]]:
             for name, statement in statements.items()
         ]
     return found
-
-
-def claim_of(name: str) -> str:
-    """Return the claim that a verdict answers: its id without the letters at the end.
-
-    >>> claim_of("G1a")
-    'G1'
-    """
-    return name.rstrip("abcdefghijklmnopqrstuvwxyz")
 
 
 def citation_problems(path: Path) -> list[str]:

@@ -3,7 +3,7 @@
 Two runs in canonical arithmetic (`dlcore.arithmetic`) compute the same bits, so there a fresh record must say
 what the stored one says, to rounding. Elsewhere training goes another way from the last bit on, and the
 comparison is statistical: words equal or adjacent, and effects no further apart than four standard errors of
-a difference of two runs.
+a difference of two runs. Measured times hang on the very kernels that differ there, and are not compared.
 """
 
 from __future__ import annotations
@@ -101,16 +101,12 @@ def _differences(old: dict, new: dict, spread: Mapping[tuple[str, str], float]) 
         label = f"{name}, {part}" if part else name
         if was["seeds"] != now["seeds"]:
             yield f"{label}: {was['seeds']} seeds stored and {now['seeds']} now"
-        if is_timing(old):
-            yield from _turned(was["verdict"], now["verdict"], label)
-        elif same_bits:
-            yield from _not_the_same(was, now, label)
-        else:
+        if not is_timing(old) and not same_bits:
             yield from _too_far(was, now, old, spread.get((name, part), 0.0), label)
-    if is_timing(old):
-        yield from _turned(old["verdict"], new["verdict"], name)
-    elif same_bits and old["verdict"] != new["verdict"]:
-        yield f"{name}: the verdict is {old['verdict']} as stored and {new['verdict']} now"
+        elif same_bits:
+            yield from _as_stored(was, now, is_timing(old), label)
+    if same_bits and old.get("parts"):
+        yield from _same_word(old, new, is_timing(old), name)
 
 
 def parts(record: dict) -> dict[str, dict]:
@@ -118,15 +114,20 @@ def parts(record: dict) -> dict[str, dict]:
     return record.get("parts") or {"": record}
 
 
-def _turned(was: str, now: str, label: str) -> Iterator[str]:
-    if now == OPPOSITE.get(was):
-        yield f"{label}: the verdict turned from {was} to {now}"
+def _same_word(was: dict, now: dict, timing: bool, label: str) -> Iterator[str]:
+    """Say where a word is another; one about a measured time may become undecided, but not its opposite."""
+    a, b = was["verdict"], now["verdict"]
+    if timing and b == OPPOSITE.get(a):
+        yield f"{label}: the verdict turned from {a} to {b}"
+    if not timing and a != b:
+        yield f"{label}: the verdict is {a} as stored and {b} now"
 
 
-def _not_the_same(was: dict, now: dict, label: str) -> Iterator[str]:
+def _as_stored(was: dict, now: dict, timing: bool, label: str) -> Iterator[str]:
     """Say what differs more than six digits do: the comparison in canonical arithmetic."""
-    if was["verdict"] != now["verdict"]:
-        yield f"{label}: the verdict is {was['verdict']} as stored and {now['verdict']} now"
+    yield from _same_word(was, now, timing, label)
+    if timing:
+        return
     for key in ("effect", "low", "high"):
         a, b = was[key], now[key]
         if (a is None) != (b is None) or (a is not None and not _close(a, b)):
@@ -219,19 +220,31 @@ def spreads(found: dict[str, Any]) -> dict[tuple[str, str], float]:
     """Return the standard deviation of each effect between replications with other seeds, on its own scale.
 
     An interval over seeds leaves out what all seeds share, such as a learning rate that was tuned once; runs
-    with other base seeds tune anew. Only runs in canonical arithmetic count: the others are what is to be
-    judged.
+    with other base seeds tune anew. Verdicts of one claim compare the same arms under a condition, so their
+    variances are pooled. Only runs in canonical arithmetic count: the others are what is to be judged.
     """
     columns = [i for i, run in enumerate(found["runs"]) if run["arithmetic"] == "canonical"]
-    deviations = {}
+    variances: dict[tuple[str, str, str], list[float]] = {}
+    members: dict[tuple[str, str], tuple[str, str, str]] = {}
     for name, verdict in found["verdicts"].items():
         for part, seen in verdict["parts"].items():
             effects = [seen["effects"][i] for i in columns]
             if len(effects) < 2 or None in effects:
                 continue
             values = [_linear(effect, verdict) for effect in effects]
-            deviations[name, part] = float(np.std(values, ddof=1))
-    return deviations
+            group = claim_of(name), verdict["unit"], part or name
+            members[name, part] = group
+            variances.setdefault(group, []).append(float(np.var(values, ddof=1)))
+    return {key: math.sqrt(np.mean(variances[group])) for key, group in members.items()}
+
+
+def claim_of(name: str) -> str:
+    """Return the claim that a verdict answers: its id without the letters at the end.
+
+    >>> claim_of("G1a")
+    'G1'
+    """
+    return name.rstrip("abcdefghijklmnopqrstuvwxyz")
 
 
 def stood(words: list[str]) -> str:

@@ -327,7 +327,7 @@ def test_records_that_differ(stored, fresh, expected):
         (CONDITIONS, part("shallow", effect=0.5) | {"verdict": "fails"}),
         (RATIO, RATIO | {"effect": 3.6}),
         (ROUNDED, ROUNDED | {"effect": -6.5}),
-        (TIMING, TIMING | {"effect": 9.0, "verdict": "undecided"}),
+        (TIMING, TIMING | {"effect": 0.5, "verdict": "fails"}),  # its kernels are others
     ],
 )
 def test_records_that_agree_in_another_arithmetic(stored, fresh):
@@ -360,7 +360,7 @@ def test_records_that_agree_in_another_arithmetic(stored, fresh):
             "is 'holds' as stored and 'opposite' now",
         ),
         (ROUNDED, ROUNDED | {"verdict": "fails"}, "is 'holds' as stored and 'opposite' now"),
-        (TIMING, TIMING | {"verdict": "fails"}, "turned from holds to fails"),
+        (TIMING, TIMING | {"seeds": 19}, "seeds is 20 as stored and 19 now"),
         (RECORD, RECORD | {"seeds": 19}, "seeds is 20 as stored and 19 now"),
     ],
 )
@@ -385,6 +385,25 @@ def test_spreads_come_from_canonical_runs_with_other_seeds():
                                         "G2": {"unit": "times", "parts": ratios}}}  # fmt: skip
     spreads = verdicts.spreads(found)
     assert spreads == {("G1", ""): pytest.approx(1.0), ("G2", "a"): pytest.approx(1.0)}
+
+
+def test_verdicts_of_one_claim_pool_what_replications_vary_under_a_condition():
+    runs = [{"arithmetic": "canonical", "base_seed": seed} for seed in range(3)]
+
+    def verdict(unit, **effects):
+        parts = {name: {"words": ["holds"] * 3, "effects": each} for name, each in effects.items()}
+        return {"unit": unit, "parts": parts}
+
+    found = {
+        "A3a": verdict("points", deep=[1.0, 1.0, 1.0], flat=[2.0, 2.0, 2.0]),
+        "A3b": verdict("points", deep=[0.0, 2.0, 4.0]),
+        "A3c": verdict("times", deep=[1.0, 1.0, 1.0]),
+        "A1": verdict("points", deep=[3.0, 3.0, 3.0]),
+    }
+    spreads = verdicts.spreads({"runs": runs, "verdicts": found})
+    pooled = pytest.approx(2**0.5)  # the root of the mean of 0 and 4
+    assert spreads == {("A3a", "deep"): pooled, ("A3b", "deep"): pooled, ("A3a", "flat"): 0.0,
+                       ("A3c", "deep"): 0.0, ("A1", "deep"): 0.0}  # fmt: skip
 
 
 def test_a_missing_record_is_seen():
