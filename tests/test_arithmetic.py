@@ -131,6 +131,7 @@ def test_notebooks_run_in_canonical_arithmetic_or_say_that_they_cannot(monkeypat
         command.chosen()
 
 
+@pytest.mark.thorough
 @needs_avx2
 def test_the_command_runs_another_one(capfd):
     done = subprocess.run(

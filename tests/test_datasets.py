@@ -241,6 +241,7 @@ def test_mnist1d_published_refuses_changes(arguments):
         datasets.mnist1d(**arguments)
 
 
+@pytest.mark.thorough
 def test_mnist1d_statistics_and_difficulty():
     linear_model = pytest.importorskip("sklearn.linear_model")
     for data in (datasets.mnist1d(), datasets.mnist1d(0), datasets.mnist1d(42)):
@@ -248,6 +249,7 @@ def test_mnist1d_statistics_and_difficulty():
         assert 0.30 < model.score(data.x_test, data.y_test) < 0.36  # paper: 32 %
 
 
+@pytest.mark.thorough
 def test_mnist1d_mlp_difficulty():
     neural_network = pytest.importorskip("sklearn.neural_network")
     exceptions = pytest.importorskip("sklearn.exceptions")
@@ -481,6 +483,7 @@ def test_fashion_mnist_pools_then_standardizes():
     np.testing.assert_allclose(data.x_test, whole.x_test, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_fashion_mnist_difficulty():
     linear_model = pytest.importorskip("sklearn.linear_model")
     data = datasets.fashion_mnist(0, train=2000, valid=0, test=1000, size=14).flat()

@@ -575,6 +575,7 @@ def test_the_order_of_settings_does_not_matter_for_what_is_shared():
         assert fingerprint(value, known) == fingerprint(value)
 
 
+@pytest.mark.thorough
 def test_the_same_in_another_process(project):
     """Sets, hashes and addresses differ there; and a pool's processes call the script otherwise."""
     script = WAYS["instance"][0] + (

@@ -104,6 +104,7 @@ class Scribe:
             file.write(b".")
 
 
+@pytest.mark.thorough
 @POSIX
 def test_with_processes(tmp_path):
     context = multiprocessing.get_context("spawn")

@@ -546,6 +546,7 @@ def test_verdict_refuses(options, message):
 finite = st.floats(-100, 100).map(lambda x: round(x, 3))
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(
     effect=st.lists(finite, min_size=3, max_size=12).map(np.array),
